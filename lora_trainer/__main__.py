@@ -1,0 +1,89 @@
+"""The command line: `accelerate launch -m lora_trainer --preset presets/pdxl.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from lora_trainer import __version__
+from lora_trainer.errors import Refusal
+
+# Nothing here may import torch: --help, --check, --explain and --schema answer at once.
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the training failed, 2 the person can mend it, 128 + n stopped by signal n."""
+    options = parser().parse_args(arguments)
+    try:
+        return _answer(options)
+    except Refusal as refusal:
+        if os.environ.get("RANK", "0") == "0":  # the processes of one run would all say the same
+            for problem in refusal.problems:
+                print(problem, file=sys.stderr)  # noqa: T201 - the command line's own voice
+        return refusal.exit_status
+
+
+def _answer(options: argparse.Namespace) -> int:
+    if options.schema:
+        from lora_trainer.config.schema import json_schema
+
+        print(json.dumps(json_schema(options.schema), indent=2, ensure_ascii=False))  # noqa: T201
+        return 0
+    if options.explain:
+        from lora_trainer.config.explain import explain
+
+        print(explain(options.explain))  # noqa: T201
+        return 0
+    if not options.preset:
+        parser().error("--preset FILE is needed: for example --preset presets/demo.json")
+    from lora_trainer.config.reader import load_preset
+    from lora_trainer.trainers.starts import STARTS
+
+    loaded = load_preset(Path(options.preset), [word for words in options.set for word in words])
+    if options.check:
+        STARTS[loaded.preset.trainer].call("check", loaded)
+        for line in (*loaded.notes, *(f"{key}: without effect: {why}" for key, why in loaded.inert.items())):
+            print(line)  # noqa: T201
+        print(f"{options.preset}: fine")  # noqa: T201
+        return 0
+    return _train(loaded, options)
+
+
+def _train(loaded: object, options: argparse.Namespace) -> int:
+    from lora_trainer.engine.resume import AlreadyFinished
+    from lora_trainer.engine.signals import Stopped
+    from lora_trainer.engine.step import NonFiniteError
+    from lora_trainer.trainers.run import run
+
+    try:
+        run(loaded, dry=options.dry_run, restart=options.restart)  # type: ignore[arg-type]
+    except AlreadyFinished as finished:
+        print(finished)  # noqa: T201
+    except NonFiniteError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    except Stopped as stopped:
+        return stopped.exit_status
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="lora_trainer", description="Train what a JSON preset says; the same command goes on after a stop."
+    )
+    found.add_argument("--preset", metavar="FILE", help="the preset to train")
+    found.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="append", default=[], help="override keys")
+    found.add_argument("--check", action="store_true", help="only say whether the preset is right")
+    found.add_argument("--dry-run", action="store_true", help="print the plan and try one step; write nothing")
+    found.add_argument("--restart", action="store_true", help="begin anew, whatever the output folder holds")
+    found.add_argument("--explain", metavar="KEY", help="say what a key means")
+    found.add_argument("--schema", metavar="TRAINER", help="print the JSON Schema of a trainer's presets")
+    found.add_argument("--version", action="version", version=f"lora_trainer {__version__}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

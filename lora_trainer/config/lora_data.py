@@ -1,0 +1,145 @@
+"""The keys of a LoRA preset about images, buckets, caches and captions."""
+
+# ruff: noqa: RUF009 (setting is dataclasses.field with the key's story)
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MultipleOf
+
+from lora_trainer.config.kinds import AnyCase, Count, NotNegative, PathText, Positive, Share, Size, Switch, Text, Whole
+from lora_trainer.config.setting import no_effect, not_yet, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the images are, and how many make a step."""
+
+    train_data_dir: PathText = setting(
+        "",
+        "The folder of folders named <repeats>_<words>, such as 10_my character. Each image counts that many times "
+        "in an epoch; the words are the caption of an image without a caption file.",
+        required=True,
+        example="data/my_character",
+    )
+    train_batch_size: Positive = setting(1, "Images per device in one pass.")
+    gradient_accumulation_steps: Positive = setting(
+        1, "Passes whose gradients add up to one step; a step counts once, however many passes it has."
+    )
+    reg_data_dir: PathText = setting(
+        "", "Regularisation images, in folders named like those of train_data_dir.", effect=not_yet()
+    )
+    prior_loss_weight: NotNegative = setting(
+        1.0, "The factor of the loss of regularisation images.", effect=no_effect("there are no regularisation images")
+    )
+    dataset_config: PathText = setting("", "A TOML file that describes the data set.", effect=not_yet())
+    masked_loss: Switch = setting(False, "Weigh the loss with a mask for each image.", effect=not_yet())
+    color_aug: Switch = setting(False, "Shift hue or gamma of every third image.", effect=not_yet())
+    random_crop: Switch = setting(False, "Crop at a random place instead of the centre.", effect=not_yet())
+    flip_aug: Switch = setting(False, "Mirror each image with probability 1/2; cached latents are kept both ways.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """The sizes at which images are trained. A batch holds one size."""
+
+    max_resolution: Size = setting(
+        (512, 512),
+        'The training size as "width,height", or one number for a square. Its area is what a bucket may have at most.',
+    )
+    enable_bucket: Switch = setting(
+        True, "Sort images by shape into buckets; without it every image is brought to max_resolution."
+    )
+    bucket_no_upscale: Switch = setting(
+        True,
+        "Never enlarge an image: one that is smaller than the training area keeps its size, cut down to multiples "
+        "of bucket_reso_steps.",
+    )
+    min_bucket_reso: Positive = setting(
+        256,
+        "The shortest side of a bucket in pixels, rounded down to bucket_reso_steps. Read only when images may be "
+        "enlarged.",
+    )
+    max_bucket_reso: Positive = setting(
+        2048,
+        "The longest side of a bucket in pixels, rounded up to bucket_reso_steps. Read only when images may be "
+        "enlarged.",
+    )
+    bucket_reso_steps: Annotated[Whole, Ge(8), Le(1024), MultipleOf(8)] = setting(
+        64,
+        "The sides of a bucket are multiples of this many pixels, and this is a multiple of the 8 pixels that "
+        "make a latent. 64 is what the base models were trained with.",
+        old_values={1: 64},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caches:
+    """What is computed once instead of at every step."""
+
+    cache_latents: Switch = setting(
+        True,
+        "Encode every image once before training. The latents are a sample of the VAE's distribution, which then "
+        "stays the same.",
+    )
+    cache_latents_to_disk: Switch = setting(
+        False, "Keep the latents beside the images for the next run; asks for cache_latents too."
+    )
+    sdxl_cache_text_encoder_outputs: Switch = setting(
+        False,
+        "Encode every caption once before training. The text encoders cannot be trained then, nor can captions change.",
+    )
+    skip_cache_check: Switch = setting(
+        False, "Trust the cached files.", effect=no_effect("cached files are always checked"), may_change=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captions:
+    """What the model reads about an image."""
+
+    caption_extension: Text = setting(
+        ".txt",
+        "The ending of caption files; the first line counts. An ending that no file has turns them off, and the "
+        "folder's words are the caption.",
+    )
+    shuffle_caption: Switch = setting(
+        False, "Cut the caption at commas and put the tags after the first keep_tokens in a new order each time."
+    )
+    keep_tokens: Count = setting(0, "How many tags at the front stay where they are when shuffle_caption is on.")
+    keep_tokens_separator: Text = setting(
+        "", "A mark in the caption; the tags before it stay where they are.", effect=not_yet()
+    )
+    caption_dropout_rate: Share = setting(0.0, "The probability with which an image is trained with an empty caption.")
+    caption_dropout_every_n_epochs: Count = setting(
+        0, "All captions are empty in every n-th epoch, counted from 1; 0 is never."
+    )
+    caption_tag_dropout_rate: Share = setting(
+        0.0, "The probability with which a tag after the first keep_tokens is left out.", effect=not_yet()
+    )
+    max_token_length: Annotated[Literal[75, 150, 225], AnyCase()] = setting(
+        75,
+        "Tokens of a caption that are read, in chunks of 75, each encoded by itself; what is longer is cut off. "
+        "SDXL's pooled vector comes from the first chunk.",
+        old_values={0: 75},
+    )
+    clip_skip: Annotated[Whole, Ge(0), Le(12)] = setting(
+        1,
+        "SD 1.x and 2.x: which layer of the text encoder is taken, counted from the last; 1 or 0 is the last, 2 the "
+        "one before. SDXL always takes the one before the last.",
+    )
+    weighted_captions: Switch = setting(False, "Understand (word:1.3) and [word] as weights.", effect=not_yet())
+    secondary_separator: Text = setting("", "A mark that joins tags into one for shuffling.", effect=not_yet())
+    enable_wildcard: Switch = setting(False, "Understand {a|b} as a choice.", effect=not_yet())
+    caption_prefix: Text = setting("", "Text before every caption.", effect=not_yet())
+    caption_suffix: Text = setting("", "Text after every caption.", effect=not_yet())
+    token_warmup_min: Count = setting(
+        1, "Tags at the start of the run.", effect=no_effect("read beside token_warmup_step only, which is 0")
+    )
+    token_warmup_step: NotNegative = setting(0.0, "Steps until all tags are used.", effect=not_yet())
+    no_token_padding: Switch = setting(
+        False,
+        "Do not fill a caption up to whole chunks.",
+        effect=no_effect("captions are always filled up to whole chunks; it was never read for LoRA"),
+    )

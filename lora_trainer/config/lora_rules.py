@@ -1,0 +1,192 @@
+"""What the keys of a LoRA preset mean together: contradictions, and keys that another key makes idle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lora_trainer.config.findings import Finding, Rule, error, inert, note
+
+if TYPE_CHECKING:
+    from lora_trainer.config.lora import LoraPreset
+
+Findings = Iterator[Finding]
+
+
+def caches(preset: LoraPreset) -> Findings:
+    """A cache stands for something that stays the same."""
+    changing_images = [key for key in ("color_aug", "random_crop") if getattr(preset, key)]
+    if preset.caches_latents and changing_images:
+        cache = "cache_latents" if preset.cache_latents else "cache_latents_to_disk"
+        for key in changing_images:
+            text = f"changes the image at every step, but {cache} encodes it once; turn one of them off"
+            yield error(text, key, cache)
+    if not preset.sdxl_cache_text_encoder_outputs:
+        return
+    if not preset.sdxl:
+        yield inert("read for SDXL only", "sdxl_cache_text_encoder_outputs")
+        return
+    for key in ("shuffle_caption", "caption_dropout_rate"):
+        if getattr(preset, key):
+            text = "changes the caption at every step, but sdxl_cache_text_encoder_outputs encodes it once"
+            yield error(f"{text}; turn one of them off", key, "sdxl_cache_text_encoder_outputs")
+    if preset.text_encoder_rate is not None:
+        text = "captions are encoded once, but the text encoders are trained; set text_encoder_lr to 0 or turn this off"
+        yield error(text, "sdxl_cache_text_encoder_outputs", "text_encoder_lr")
+
+
+def model(preset: LoraPreset) -> Findings:
+    if preset.v2 and preset.sdxl:
+        yield error("a model is either SD 2.x or SDXL; turn v2 or sdxl off", "v2", "sdxl")
+    if preset.sdxl:
+        yield from _idle(preset, "SDXL always takes the layer before the last", "clip_skip", calm=1)
+    else:
+        yield from _idle(preset, "read for SDXL only", "sdxl_no_half_vae")
+    if preset.mem_eff_attn:
+        yield note("PyTorch's sdpa is used; it saves the same memory", "mem_eff_attn")
+    for key, wanted in (("full_fp16", "fp16"), ("full_bf16", "bf16")):
+        if getattr(preset, key) and preset.mixed_precision != wanted:
+            yield error(f"needs mixed_precision {wanted}, which is {preset.mixed_precision}", key, "mixed_precision")
+
+
+def buckets(preset: LoraPreset) -> Findings:
+    if not preset.enable_bucket:
+        idle = ("bucket_no_upscale", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps")
+        yield inert("enable_bucket is off", *idle)
+        return
+    if preset.bucket_no_upscale:
+        yield inert("bucket_no_upscale takes the size from each image", "min_bucket_reso", "max_bucket_reso")
+        return
+    shorter_px, longer_px = sorted(preset.max_resolution)
+    if preset.min_bucket_reso > shorter_px:
+        text = f"{preset.min_bucket_reso} is more than the shorter side of max_resolution, {shorter_px}"
+        yield error(text, "min_bucket_reso", "max_resolution")
+    if preset.max_bucket_reso < longer_px:
+        text = f"{preset.max_bucket_reso} is less than the longer side of max_resolution, {longer_px}"
+        yield error(text, "max_bucket_reso", "max_resolution")
+
+
+def captions(preset: LoraPreset) -> Findings:
+    if not preset.shuffle_caption and preset.keep_tokens:
+        yield inert("read by shuffle_caption only, which is off", "keep_tokens")
+
+
+def noise(preset: LoraPreset) -> Findings:
+    if preset.min_timestep >= preset.max_timestep:
+        text = f"{preset.min_timestep} must be less than max_timestep, {preset.max_timestep}"
+        yield error(text, "min_timestep", "max_timestep")
+    if preset.noise_offset_type == "Multires":
+        original = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
+        yield from _idle(preset, "noise_offset_type is Multires", *original)
+        if preset.multires_noise_discount == 0 and preset.multires_noise_iterations:
+            yield note("0 is taken as it stands; kohya_ss would have made it 0.3", "multires_noise_discount")
+        return
+    if preset.multires_noise_iterations:
+        multires = ("multires_noise_iterations", "multires_noise_discount")
+        yield from _idle(preset, "noise_offset_type is Original", *multires)
+    if not preset.noise_offset:
+        yield from _idle(preset, "noise_offset is 0", "noise_offset_random_strength")
+    if preset.adaptive_noise_scale and not preset.noise_offset:
+        yield error("needs a noise_offset to add to; set noise_offset, or this to 0", "adaptive_noise_scale")
+
+
+def loss(preset: LoraPreset) -> Findings:
+    if not preset.ip_noise_gamma:
+        yield from _idle(preset, "ip_noise_gamma is 0", "ip_noise_gamma_random_strength")
+    if preset.v_pred_like_loss and preset.v_parameterization:
+        text = "makes a noise loss like a v-prediction loss, which v_parameterization already is; set it to 0"
+        yield error(text, "v_pred_like_loss", "v_parameterization")
+    if preset.scale_v_pred_loss_like_noise_pred and not preset.v_parameterization:
+        text = "scales a v-prediction loss, but v_parameterization is off; turn this off"
+        yield error(text, "scale_v_pred_loss_like_noise_pred", "v_parameterization")
+
+
+def rates(preset: LoraPreset) -> Findings:
+    if not (preset.unet_lr or preset.text_encoder_lr or preset.learning_rate):
+        text = "0, as are unet_lr and text_encoder_lr, so nothing would be trained; set one of them, such as 1e-4"
+        yield error(text, "learning_rate", "unet_lr", "text_encoder_lr")
+        return
+    own = [key for key in ("unet_lr", "text_encoder_lr") if getattr(preset, key)]
+    if own:
+        verb = "are" if len(own) == 2 else "is"
+        yield inert(f"{' and '.join(own)} {verb} set, so that nothing takes this rate", "learning_rate")
+    if preset.unet_rate is None:
+        yield note("0 leaves the UNet untrained; the text encoder is trained", "unet_lr")
+    if preset.text_encoder_rate is None:
+        yield note("0 leaves the text encoder untrained; the UNet is trained", "text_encoder_lr")
+
+
+def adaptive_optimizer(preset: LoraPreset) -> Findings:
+    if not preset.finds_its_own_rate:
+        return
+    trained = {"unet_lr": preset.unet_lr, "text_encoder_lr": preset.text_encoder_lr}
+    used = {key: rate for key, rate in trained.items() if rate} or {"learning_rate": preset.learning_rate}
+    for key, rate in used.items():
+        if rate != 1:
+            yield note(f"{rate:g} is read as 1.0: {preset.optimizer} finds the rate itself", key, "optimizer")
+
+
+def schedule(preset: LoraPreset) -> Findings:
+    if preset.lr_scheduler == "constant" and preset.lr_warmup:
+        text = (
+            f"{preset.lr_warmup:g} % of the steps rise from 0 and the rest are constant, as with constant_with_warmup"
+        )
+        yield note(text, "lr_warmup", "lr_scheduler")
+    if preset.lr_scheduler != "cosine_with_restarts":
+        yield from _idle(preset, "read by cosine_with_restarts only", "lr_scheduler_num_cycles", calm=1)
+    if preset.lr_scheduler != "polynomial":
+        yield from _idle(preset, "read by polynomial only", "lr_scheduler_power", calm=1)
+    elif preset.lr_scheduler_power == 0:
+        yield note(
+            "0 is taken as it stands, so that the rate stays; kohya_ss would have made it 1", "lr_scheduler_power"
+        )
+
+
+def length(preset: LoraPreset) -> Findings:
+    if preset.max_train_epochs:
+        yield from _idle(preset, f"max_train_epochs is {preset.max_train_epochs}", "max_train_steps")
+        yield from _idle(
+            preset, f"max_train_epochs is {preset.max_train_epochs}", "epoch", calm=preset.max_train_epochs
+        )
+    elif preset.max_train_steps:
+        yield from _idle(preset, f"max_train_steps is {preset.max_train_steps}", "epoch", calm=1)
+
+
+def zeros(preset: LoraPreset) -> Findings:
+    """A 0 that kohya_ss drops on the way, so that its default came back."""
+    if preset.max_grad_norm == 0:
+        yield note("0 turns clipping off; kohya_ss would have made it 1", "max_grad_norm")
+    if preset.network_alpha == 0:
+        yield note(f"0 stands for network_dim, {preset.network_dim}; kohya_ss would have made it 1", "network_alpha")
+    if preset.seed == 0:
+        yield note("0 draws a new seed for each run", "seed")
+
+
+def samples(preset: LoraPreset) -> Findings:
+    due = preset.sample_every_n_epochs or preset.sample_every_n_steps
+    if preset.sample_prompts and not due:
+        yield inert("sample_every_n_epochs and sample_every_n_steps are 0, so no preview is due", "sample_prompts")
+    if due and not preset.sample_prompts:
+        yield inert(
+            "sample_prompts is empty, so there is nothing to draw", "sample_every_n_epochs", "sample_every_n_steps"
+        )
+    elif preset.sample_every_n_epochs and preset.sample_every_n_steps:
+        yield inert("sample_every_n_epochs comes first", "sample_every_n_steps")
+
+
+def trackers(preset: LoraPreset) -> Findings:
+    if preset.log_with not in ("wandb", "all") and preset.wandb_api_key.get_secret_value():
+        yield inert("log_with does not name wandb", "wandb_api_key")
+
+
+def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Findings:
+    """Those of the keys whose value asks for something."""
+    for key in keys:
+        if getattr(preset, key) != calm:
+            yield inert(why, key)
+
+
+LORA_RULES: tuple[Rule, ...] = (
+    model, buckets, caches, captions, noise, loss,
+    rates, adaptive_optimizer, schedule, length, zeros, samples, trackers,
+)  # fmt: skip

@@ -1,0 +1,71 @@
+"""Which pictures a step trains on, as a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_trainer.data.buckets import Size
+from lora_trainer.draws import python_random
+
+
+class BatchPlan:
+    """The order of the data for ever: every epoch draws each item as often as its repeats say, in a new order.
+
+    A batch holds items of one bucket. What is left of a bucket at the end of an epoch makes a smaller batch, so that
+    every epoch is ``steps_per_epoch`` batches. Any step's batch can be asked for directly; the latest epoch's order is
+    kept, because steps are usually asked for one after the other.
+    """
+
+    def __init__(self, bucket_of_item: Sequence[Size], repeats: Sequence[int], total_batch: int, seed: int) -> None:
+        if total_batch < 1:
+            raise ValueError(f"a batch of {total_batch} pictures")
+        self.total_batch = total_batch
+        self.seed = seed
+        self.bucket_of_item = tuple(bucket_of_item)
+        self._uses: dict[Size, list[int]] = {bucket: [] for bucket in sorted(set(bucket_of_item))}
+        for item, (bucket, count) in enumerate(zip(bucket_of_item, repeats, strict=True)):
+            self._uses[bucket] += [item] * count
+        self.steps_per_epoch = sum(-(-len(uses) // total_batch) for uses in self._uses.values())
+        if self.steps_per_epoch == 0:
+            raise ValueError("no pictures to make batches of")
+        self._latest: tuple[int, list[tuple[int, ...]]] = (-1, [])
+
+    def epoch_of(self, step: int) -> int:
+        """Counted from 0, as steps are."""
+        return step // self.steps_per_epoch
+
+    def batch_of(self, step: int) -> tuple[int, ...]:
+        """The items of this step's whole batch. An item with repeats can be in it more than once."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._latest[0] != epoch:
+            self._latest = (epoch, self._epoch(epoch))
+        return self._latest[1][place]
+
+    def _epoch(self, epoch: int) -> list[tuple[int, ...]]:
+        batches = []
+        for bucket, uses in self._uses.items():
+            order = list(uses)
+            python_random(self.seed, epoch, "order", *bucket).shuffle(order)
+            batches += [tuple(order[at : at + self.total_batch]) for at in range(0, len(order), self.total_batch)]
+        python_random(self.seed, epoch, "batches").shuffle(batches)
+        return batches
+
+
+def split(batch: Sequence[int], slots: int) -> list[tuple[int, ...]]:
+    """The batch's positions in ``slots`` contiguous shares whose sizes differ by at most one.
+
+    A slot is one forward pass of one process. When the batch is smaller than the number of slots, some are empty.
+    """
+    edges = [len(batch) * slot // slots for slot in range(slots + 1)]
+    return [tuple(range(edges[slot], edges[slot + 1])) for slot in range(slots)]
+
+
+def largest_batch_step(plan: BatchPlan) -> int:
+    """A step of the first epoch whose batch has the most pixels: what memory must suffice for."""
+
+    def pixels(step: int) -> int:
+        batch = plan.batch_of(step)
+        height, width = plan.bucket_of_item[batch[0]]
+        return len(batch) * height * width
+
+    return max(range(plan.steps_per_epoch), key=pixels)

@@ -1,0 +1,95 @@
+"""Read any picture file as 8-bit RGB pixels the right way up, and fit them to a bucket."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lora_trainer.data.buckets import Placement
+
+Pixels = NDArray[np.uint8]  # (h, w, 3), RGB
+
+SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # "I" is what some files of 16-bit grey open as
+SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that turn the picture by a quarter
+ORIENTATION = 0x0112
+
+
+class BadPicture(Exception):
+    """A file that cannot be used as a picture; the message is the reason, without the file's name."""
+
+
+def read_picture(path: Path) -> Pixels:
+    """(h, w, 3) RGB pixels of the file's first frame.
+
+    The EXIF orientation is applied and transparency is laid on white. Sixteen-bit grey is scaled to eight bits.
+    Colour profiles are not applied. Raises BadPicture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadPicture(f"cannot be read ({error.strerror})") from error
+    return decode(data)
+
+
+def decode(data: bytes) -> Pixels:
+    """``read_picture`` for the bytes of a file."""
+    image = _load(data)
+    try:
+        return np.array(_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:
+        raise BadPicture(f"cannot be converted to RGB ({error})") from error
+
+
+def size_px(data: bytes) -> tuple[int, int]:
+    """(height, width) after the EXIF orientation; decodes everything, so that damage is found. Raises BadPicture."""
+    image = _load(data)
+    width, height = image.size
+    return (width, height) if image.getexif().get(ORIENTATION) in SWAPS_SIDES else (height, width)
+
+
+def resize_and_crop(pixels: Pixels, placement: Placement) -> Pixels:
+    """The part of the picture that its bucket shows, (bucket height, bucket width, 3)."""
+    height, width = placement.resized_px
+    if pixels.shape[:2] != placement.resized_px:
+        shrinks = height < pixels.shape[0] or width < pixels.shape[1]
+        # Hamming is Pillow's nearest to averaging over the covered area at any ratio: 41 to 51 dB from the exact
+        # average on a photograph, against 34 to 53 dB for Box, which only fits whole ratios.
+        kernel = Image.Resampling.HAMMING if shrinks else Image.Resampling.LANCZOS
+        pixels = np.array(Image.fromarray(pixels).resize((width, height), kernel))
+    top, left = placement.crop_top_left_px
+    bucket_height, bucket_width = placement.bucket_px
+    return pixels[top : top + bucket_height, left : left + bucket_width]
+
+
+def _load(data: bytes) -> Image.Image:
+    if not data:
+        raise BadPicture("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        image.getexif()
+    except UnidentifiedImageError as error:
+        raise BadPicture("not a picture, or of a kind that Pillow does not know") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise BadPicture(f"more than {limit} million pixels; make it smaller") from error
+    except Exception as error:  # Pillow's readers meet damage with a dozen kinds of exception
+        raise BadPicture(f"damaged ({error})") from error
+    if not all(image.size):
+        raise BadPicture("it has no pixels")
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in SIXTEEN_BIT:
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))  # 65535 becomes 255; convert() would clip
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    coloured = image.convert("RGBA")
+    white = Image.new("RGBA", coloured.size, "white")
+    return Image.alpha_composite(white, coloured).convert("RGB")

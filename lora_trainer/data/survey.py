@@ -1,0 +1,100 @@
+"""Open every picture once before training: which can be used, how large they are, what they contain, where they go."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from lora_trainer.data.buckets import BucketSettings, Placement, Size, aspect_error, place
+from lora_trainer.data.folders import Picture
+from lora_trainer.data.images import BadPicture, size_px
+from lora_trainer.errors import Refusal
+
+NAMED_AT_MOST = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One usable picture with everything that the data's order, the caches and the metadata are made from.
+
+    ``size_px`` is (height, width) as seen by a person, after the EXIF orientation. ``digest`` is of the file's bytes.
+    """
+
+    name: str
+    path: Path
+    folder: str
+    repeats: int
+    caption: str
+    size_px: Size
+    digest: str
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the printed plan and the metadata of the exported file say about the data.
+
+    ``pictures_in`` counts files per folder, ``repeats_of`` is each folder's number. ``uses_in`` counts, per bucket, how
+    many pictures an epoch draws from it. ``mean_aspect_error`` is over files.
+    """
+
+    pictures: int
+    uses: int
+    pictures_in: dict[str, int]
+    repeats_of: dict[str, int]
+    uses_in: dict[Size, int]
+    mean_aspect_error: float
+
+
+def survey(pictures: Sequence[Picture], settings: BucketSettings, workers: int = 4) -> tuple[Sample, ...]:
+    """A sample per picture, in their order. Pillow decodes outside Python's lock, so that threads help.
+
+    Raises Refusal that names every file that cannot be used (the first 20 of them) with the reason.
+    """
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        found = list(pool.map(lambda picture: _inspect(picture, settings), pictures))
+    problems = [result for result in found if isinstance(result, str)]
+    if problems:
+        more = len(problems) - NAMED_AT_MOST
+        raise Refusal(*problems[:NAMED_AT_MOST], *([f"... and {more} more pictures"] if more > 0 else []))
+    return tuple(result for result in found if isinstance(result, Sample))
+
+
+def data_fingerprint(samples: Sequence[Sample]) -> str:
+    """Equal for two data sets of the same pictures, names, captions and repeats, wherever they lie."""
+    facts = [(sample.name, sample.digest, sample.caption, sample.repeats) for sample in samples]
+    return blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def summarize(samples: Sequence[Sample]) -> Summary:
+    uses_in: Counter[Size] = Counter()
+    for sample in samples:
+        uses_in[sample.placement.bucket_px] += sample.repeats
+    errors = [aspect_error(*sample.size_px, sample.placement) for sample in samples]
+    return Summary(
+        pictures=len(samples),
+        uses=uses_in.total(),
+        pictures_in=dict(sorted(Counter(sample.folder for sample in samples).items())),
+        repeats_of=dict(sorted((sample.folder, sample.repeats) for sample in samples)),
+        uses_in=dict(sorted(uses_in.items())),
+        mean_aspect_error=sum(errors) / max(1, len(errors)),
+    )
+
+
+def _inspect(picture: Picture, settings: BucketSettings) -> Sample | str:
+    """The sample, or one sentence that says why there is none."""
+    try:
+        data = picture.path.read_bytes()
+        size = size_px(data)
+        placement = place(*size, settings)
+    except OSError as error:
+        return f"{picture.path}: cannot be read ({error.strerror})"
+    except (BadPicture, ValueError) as error:
+        return f"{picture.path}: {error}"
+    digest = blake2b(data, digest_size=16).hexdigest()
+    return Sample(picture.name, picture.path, picture.folder, picture.repeats, picture.caption, size, digest, placement)

@@ -1,0 +1,328 @@
+"""The one training loop: resume, steps, logging, previews, saving, and a clean end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from lora_trainer.engine.cadence import Cadence, Length, Timer
+from lora_trainer.engine.checkpoints import CheckpointFolder, Found
+from lora_trainer.engine.console import RunDisplay, run_display
+from lora_trainer.engine.metrics import Reading, Readings, Speed, Window, memory_gib
+from lora_trainer.engine.optimizers import load_optimizer_state, rates
+from lora_trainer.engine.phase import Trainer
+from lora_trainer.engine.precision import Precision
+from lora_trainer.engine.prefetch import prefetch
+from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.resume import note_other_machine
+from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.signals import Stopped, StopRequest
+from lora_trainer.engine.step import NonFiniteError, Stepper
+from lora_trainer.errors import Refusal
+
+log = logging.getLogger(__name__)
+
+ASK_EVERY = 10  # steps between asking all GPU processes whether one was told to stop: the answer costs a wait
+SAVE_ERRORS = (OSError, RuntimeError, SafetensorError)  # what a full disk gives, by writer
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the engine takes from a preset, whatever the trainer."""
+
+    folder: RunFolder
+    fingerprint: Mapping[str, Any]
+    save: Cadence
+    preview: Cadence
+    checkpoint: Cadence
+    checkpoint_minutes: float
+    log_every: int
+    workers: int
+    track: Callable[[Mapping[str, float], int], None]
+    seed: int
+    continue_command: str
+
+
+class Loop:
+    """A run of a trainer from its first or its last saved step to its end."""
+
+    def __init__(
+        self, trainer: Trainer, settings: RunSettings, processes: Processes, precision: Precision, stop: StopRequest
+    ) -> None:
+        self.trainer = trainer
+        self.settings = settings
+        self.processes = processes
+        self.stop = stop
+        self.length = Length(trainer.total_steps, trainer.steps_per_epoch)
+        self.stepper = Stepper(trainer.phases, processes, precision)
+        self.checkpoints = CheckpointFolder(settings.folder.checkpoints)
+        self.readings = Readings(processes.device)
+        self.window = Window()
+        self.speed = Speed()
+        self.timer = Timer(settings.checkpoint_minutes)
+        self._running = ""  # the part of the running line that changes with each log line
+
+    def run(self, found: Found | None) -> Path | None:
+        """Train to the end and give the exported file (in the main process). Stopped and NonFiniteError pass on."""
+        start = self._begin(found)
+        self.stop.in_loop = True
+        batches = prefetch(
+            self.trainer.data, start, self.length.total_steps, self.processes.device, self.settings.workers
+        )
+        try:
+            with run_display(self.length.total_steps, start, self.processes.is_main) as display:
+                if start == 0:
+                    self._preview(0)
+                for step, micros in enumerate(batches, start):
+                    self._step(step, micros, display)
+                self._read(display, leave=0)
+            return self._finish()
+        except NonFiniteError as error:
+            self._status("failed", message=str(error))
+            raise
+        except BaseException as error:
+            if not isinstance(error, Stopped):
+                self._status("failed", message=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+            self.stop.in_loop = False
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def _step(self, step: int, micros: list[dict[str, Any]], display: RunDisplay) -> None:
+        result = self.stepper.run(step, micros)
+        self.trainer.after_step(step)
+        done = step + 1
+        self.readings.push(done, result, self._rates() if self._logged(done) else None)
+        self._read(display, leave=1)
+        self._events(done, display)
+        if self._told_to_stop(done):
+            self._read(display, leave=0)
+            self._stop(done)
+
+    def _read(self, display: RunDisplay, leave: int) -> None:
+        """Take in the numbers of finished steps; the last `leave` are still under way."""
+        for reading in self.readings.pop(leave):
+            if not reading.finite:
+                self._refuse_nonfinite(reading)
+            self.window.add(reading)
+            self.speed.add(reading.pictures)
+            if reading.rates is not None:
+                self._log(reading.step, reading.rates)
+            text = f"epoch {self.length.epoch(reading.step)}/{self.length.epochs}  loss {self.window.smoothed:.4f}"
+            display.step(reading.step, f"{text}  {self._running}")
+
+    def _logged(self, done: int) -> bool:
+        return done % self.settings.log_every == 0 or done == self.length.total_steps
+
+    def _rates(self) -> dict[str, float]:
+        return {f"lr/{name}": value for phase in self.trainer.phases for name, value in rates(phase.optimizer).items()}
+
+    def _log(self, done: int, rate: Mapping[str, float]) -> None:
+        means = self.window.take()
+        speed, memory = self.speed.take(), memory_gib(self.processes.device)
+        row = {"step": done, "epoch": self.length.epoch(done), **means, **rate}
+        row |= {"images_per_second": speed, "memory_gib": memory}
+        shown = "/".join(f"{value:.1e}" for value in dict.fromkeys(rate.values()))
+        self._running = f"lr {shown}  {speed:.2f} images/s  {memory:.1f} GiB"
+        if self.processes.is_main:
+            self.settings.folder.append_metrics(row)
+            self.settings.track({name: value for name, value in row.items() if name != "step"}, done)
+
+    # -- what happens between steps ---------------------------------------------------------------------------------
+
+    def _events(self, done: int, display: RunDisplay) -> None:
+        save, preview, checkpoint = self.settings.save, self.settings.preview, self.settings.checkpoint
+        epoch_ends = self.length.ends_epoch(done)
+        by_epoch, by_step = save.due_epoch(done, self.length), save.due_step(done, self.length)
+        wanted = checkpoint.due_epoch(done, self.length) or checkpoint.due_step(done, self.length)
+        wanted = self._asked_of_all(done, self.timer.due()) or wanted
+        previews = preview.due_epoch(done, self.length) or preview.due_step(done, self.length)
+        if not (by_epoch or by_step or wanted or previews):
+            return
+        began = time.perf_counter()
+        self._read(display, leave=0)
+        if by_epoch:
+            self._export(f"{self.settings.folder.name}-{self.length.epoch(done):06d}", done)
+        if by_step:
+            self._export(f"{self.settings.folder.name}-step{done:08d}", done)
+        if previews:
+            self._preview(done, by_epoch=epoch_ends and preview.due_epoch(done, self.length))
+        if wanted:
+            self._checkpoint(done)
+        self.speed.exclude(time.perf_counter() - began)
+
+    def _export(self, name: str, done: int) -> Path | None:
+        self._check_weights()
+        path, problem = None, ""
+        if self.processes.is_main:
+            try:
+                path = self.trainer.export(self.settings.folder.path / name, done)
+                log.info("saved %s", path)
+            except SAVE_ERRORS as error:
+                free = self.checkpoints.free_gib()
+                problem = f"{self.settings.folder.path}: cannot write {name} ({free:.2f} GiB are free): {error}"
+        problem = self.processes.from_main(problem)
+        if problem:
+            raise Refusal(f"{problem}. Make room and give the same command again: it goes on from the last checkpoint")
+        return path
+
+    def _preview(self, done: int, by_epoch: bool = False) -> None:
+        if not self.settings.preview.enabled:
+            return
+        if self.processes.is_main:
+            label = f"e{self.length.epoch(done):06d}" if by_epoch else f"{done:06d}"
+            for path in self.trainer.preview(self.settings.folder.samples, label, done):
+                log.info("sample %s", path)
+        self.processes.barrier()
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, found: Found | None) -> int:
+        """Restore the state, or make the folder ready for a new run. Gives the number of steps already done."""
+        start = 0
+        if found is not None:
+            start = self._load(self.checkpoints.load(found))
+            note_other_machine(found, machine_facts(self.processes))
+            log.info("going on from step %d of %d (%s)", start, self.length.total_steps, found.folder)
+        if self.processes.is_main:
+            self.settings.folder.claim()
+            if found is None:
+                self.checkpoints.clear()
+            self.settings.folder.cut_metrics(start)
+        self._status("running", step=start)
+        self.processes.barrier()
+        return start
+
+    def _checkpoint(self, done: int) -> None:
+        """Save everything that a continuation needs. A full disk is no reason to lose the run: the old one stays."""
+        self._check_weights()
+        if self.processes.is_main:
+            try:
+                manifest = {"fingerprint": dict(self.settings.fingerprint), "machine": machine_facts(self.processes)}
+                self.checkpoints.save(done, self._state(done), manifest)
+                self._status("running", step=done)
+            except SAVE_ERRORS as error:
+                free = self.checkpoints.free_gib()
+                log.warning(
+                    "cannot write the checkpoint of step %d (%.2f GiB are free): %s; the run goes on, and the last "
+                    "checkpoint is still there",
+                    done,
+                    free,
+                    error,
+                )
+        self.processes.barrier()
+        self.timer.restart()
+
+    def _state(self, done: int) -> dict[str, Any]:
+        """All that must survive a stop, listed in one place; `_load` is its mirror."""
+        phases = {
+            phase.name: {
+                "weights": {name: weight.detach().cpu().clone() for name, weight in phase.weights.items()},
+                "optimizer": phase.optimizer.state_dict(),
+                "applied": self.stepper.applied[phase.name],
+            }
+            for phase in self.trainer.phases
+        }
+        scaler = self.stepper.scaler
+        return {
+            "step": done,
+            "phases": phases,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "window": self.window.state_dict(),
+            "trainer": {name: part.state_dict() for name, part in self.trainer.state.items()},
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> int:
+        for phase in self.trainer.phases:
+            saved = state["phases"][phase.name]
+            shapes = {name: tuple(weight.shape) for name, weight in phase.weights.items()}
+            # an optimizer's state is kept by position, so the names must agree in their order too
+            if list(shapes.items()) != [(name, tuple(weight.shape)) for name, weight in saved["weights"].items()]:
+                raise Refusal(
+                    f"{self.checkpoints.folder}: the checkpoint holds other weights than this model trains; "
+                    "begin anew with --restart"
+                )
+            with torch.no_grad():
+                for name, weight in phase.weights.items():
+                    weight.copy_(saved["weights"][name])
+            load_optimizer_state(phase.optimizer, saved["optimizer"])
+            self.stepper.applied[phase.name] = int(saved["applied"])
+        if self.stepper.scaler is not None and state["scaler"] is not None:
+            self.stepper.scaler.load_state_dict(state["scaler"])
+        self.window.load_state_dict(state["window"])
+        for name, part in self.trainer.state.items():
+            part.load_state_dict(state["trainer"][name])
+        return int(state["step"])
+
+    # -- ends -------------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> Path | None:
+        done = self.length.total_steps
+        result = self._export(self.settings.folder.name, done)
+        self._preview(done)
+        self._status("finished", step=done, result=str(result), fingerprint=dict(self.settings.fingerprint))
+        if self.processes.is_main:
+            self.checkpoints.clear()
+        self.processes.barrier()
+        return result
+
+    def _told_to_stop(self, done: int) -> bool:
+        if done >= self.length.total_steps:
+            return False
+        return self._asked_of_all(done, self.stop.signal is not None)
+
+    def _asked_of_all(self, done: int, flag: bool) -> bool:
+        """A flag of any process, so that all do the same. On several GPUs only now and then: the answer takes time."""
+        if self.processes.world == 1:
+            return flag
+        if self.processes.device.type != "cpu" and done % ASK_EVERY:
+            return False
+        return self.processes.any(flag)
+
+    def _stop(self, done: int) -> None:
+        self._checkpoint(done)
+        number = self.stop.signal or 15
+        self._status("stopped", step=done, exit_status=128 + number, continue_with=self.settings.continue_command)
+        log.info("stopped after step %d of %d; everything is saved", done, self.length.total_steps)
+        log.info("to go on, give the same command again: %s", self.settings.continue_command)
+        raise Stopped(number)
+
+    def _refuse_nonfinite(self, reading: Reading) -> None:
+        names = sorted(set(self.processes.gather(reading.suspects())))
+        newest = self.checkpoints.newest() if self.processes.is_main else None
+        kept = f"the last good checkpoint is step {newest.step}" if newest else "no checkpoint was made before it"
+        raise NonFiniteError(
+            f"step {reading.step}: the loss is {reading.values['loss']} and the gradient norm "
+            f"{reading.values['grad_norm']}, so the weights were not touched; {kept}. Pictures of the step: "
+            f"{', '.join(names)}. Look at them first; then try a lower learning rate or mixed_precision "
+            '"bf16" or "no"'
+        )
+
+    def _check_weights(self) -> None:
+        """An update can overflow by itself. Saving waits for the device anyway, so looking costs nothing."""
+        for phase in self.trainer.phases:
+            weights = list(phase.weights.values())
+            if not bool(torch.nn.utils.get_total_norm(weights).isfinite()):
+                raise NonFiniteError(
+                    f"the weights of {phase.name} hold NaN or Inf: the training has diverged. Nothing was overwritten; "
+                    "lower the learning rate and begin anew with --restart"
+                )
+
+    def _status(self, state: str, **facts: Any) -> None:
+        if self.processes.is_main:
+            facts = {"total_steps": self.length.total_steps, "seed": self.settings.seed, **facts}
+            self.settings.folder.write_status(state, **facts)
+
+
+def machine_facts(processes: Processes) -> dict[str, Any]:
+    """What changes the rounding of a step without changing its meaning."""
+    return {"device": processes.device.type, "processes": processes.world, "threads": torch.get_num_threads()}

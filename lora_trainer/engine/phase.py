@@ -1,0 +1,101 @@
+"""What a trainer hands to the loop: phases, the work around a step, and the files it writes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from lora_trainer.engine.schedules import Schedule
+
+Batch = dict[str, Any]  # tensors with the samples first, "names" (b strings) and "weights" (b,): 0 for a filler
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a phase's loss returns: one value a sample, so that the engine can average over unequal micro-batches."""
+
+    per_sample: torch.Tensor  # (b,)
+    terms: Mapping[str, torch.Tensor] = field(default_factory=dict)  # each (b,), for the log only
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimizer's share of a step.
+
+    The loss gets the phase's own module as the first argument (under DDP when there are several processes) and must
+    reach every weight of it; other networks are called bare.
+    """
+
+    name: str
+    module: nn.Module
+    weights: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[nn.Module, Batch], Losses]
+    schedule: Schedule
+    max_grad_norm: float = 0.0  # 0: no clipping
+    every: int = 1
+
+    @contextlib.contextmanager
+    def collecting_gradients(self) -> Iterator[None]:
+        """Within, the phase's weights require gradients; outside, they are frozen for the other phases."""
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in self.weights.values():
+                weight.requires_grad_(False)
+
+
+class Stateful(Protocol):
+    """Anything whose few numbers must survive a stop."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class Data(Protocol):
+    """The micro-batches of a step, as a pure function of it; pickled into the loader's processes."""
+
+    def __call__(self, step: int) -> list[Batch]: ...
+
+
+class Trainer(Protocol):
+    """One kind of training, ready to run. `step` counts from 0; `done` is the number of finished steps."""
+
+    total_steps: int
+    phases: Sequence[Phase]
+    state: Mapping[str, Stateful]
+
+    @property
+    def data(self) -> Data: ...
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    def total_batch(self) -> int:
+        """Pictures of a step over all processes and passes."""
+        ...
+
+    @property
+    def largest_step(self) -> int:
+        """A step whose batch needs the most memory."""
+        ...
+
+    def after_step(self, step: int) -> None: ...
+
+    def export(self, stem: Path, done: int) -> Path:
+        """Write the result as `stem` with the format's ending, atomically; called in the main process."""
+        ...
+
+    def preview(self, folder: Path, label: str, done: int) -> Sequence[Path]:
+        """Draw the samples into the folder; called in the main process."""
+        ...

@@ -1,0 +1,128 @@
+"""The run's folder: the status that a supervisor reads, the metrics file, and which run they belong to."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lora_trainer import atomic
+from lora_trainer.errors import Refusal
+
+STATUS, METRICS = "status.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`output_dir` of the run `name`.
+
+    People put many runs into one folder (a web UI's LoRA folder, often), so the files of another run are set aside
+    under its name and come back when it goes on.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / STATUS
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints" / self.name
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "sample"
+
+    def status(self) -> dict[str, Any] | None:
+        """What this run said last, or None when it never ran here."""
+        for file in (self.status_file, self._aside(STATUS, self.name)):
+            status = _read(file)
+            if status is not None and status.get("output_name") == self.name:
+                return status
+        return None
+
+    def refuse_if_busy(self) -> None:
+        """Two programs writing one folder would spoil each other's files."""
+        status = _read(self.status_file)
+        if status is not None and status.get("state") == "running" and _alive(status):
+            raise Refusal(
+                f"{self.path}: the run {status['output_name']} is at work in this folder (process {status['pid']}); "
+                "wait for it, stop it, or give another output_dir"
+            )
+
+    def claim(self) -> None:
+        """Make the folder this run's: set another run's status and metrics aside, fetch our own back."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        current = _read(self.status_file)
+        if current is not None and current.get("output_name") != self.name:
+            for kind in (STATUS, METRICS):
+                if (self.path / kind).exists():
+                    (self.path / kind).replace(self._aside(kind, str(current.get("output_name"))))
+        for kind in (STATUS, METRICS):
+            aside = self._aside(kind, self.name)
+            if aside.exists() and not (self.path / kind).exists():
+                aside.replace(self.path / kind)
+
+    def write_status(self, state: str, **facts: Any) -> None:
+        """`state` is running, stopped, finished or failed. The file exists because launchers hide exit statuses."""
+        content = {
+            "output_name": self.name,
+            "state": state,
+            **facts,
+            "pid": os.getpid(),
+            "process_started": psutil.Process().create_time(),
+            "time": time.time(),
+        }
+        atomic.write_text(self.status_file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def cut_metrics(self, done: int) -> None:
+        """Drop the lines of steps that will be done again, and a half line that a kill left."""
+        if not self.metrics_file.exists():
+            return
+        kept = []
+        for line in self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and row.get("step", done + 1) <= done:
+                kept.append(line + "\n")
+        atomic.write_text(self.metrics_file, "".join(kept))
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _aside(self, kind: str, name: str) -> Path:
+        stem, suffix = kind.split(".")
+        return self.path / f"{stem}-{name}.{suffix}"
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        status = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return status if isinstance(status, dict) else None
+
+
+def _alive(status: Mapping[str, Any]) -> bool:
+    pid = status.get("pid")
+    if pid == os.getpid() or not isinstance(pid, int):
+        return False
+    try:
+        return abs(psutil.Process(pid).create_time() - float(status["process_started"])) < 1
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False

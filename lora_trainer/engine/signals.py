@@ -1,0 +1,63 @@
+"""Stopping on Ctrl-C, `kill`, a closed terminal or a dead launcher: the loop answers between two steps."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from types import FrameType
+
+WANTED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no SIGHUP, Linux no SIGBREAK
+PR_SET_PDEATHSIG = 1
+LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what accelerate launch and torchrun leave behind
+
+
+class Stopped(BaseException):
+    """A signal ended the run before there was anything to save, or after it was saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_status = 128 + number
+
+
+class StopRequest:
+    """Remembers the first stop signal for the loop.
+
+    Before the loop runs there is nothing to save, so a signal ends the program where it stands. Within the loop a
+    second Ctrl-C gives up at once; other repeats change nothing, because a dying launcher sends them on its own.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.in_loop = False
+
+    def install(self) -> None:
+        for name in WANTED:
+            number = getattr(signal, name, None)
+            if number is not None:
+                signal.signal(number, self._remember)
+        stop_with_parent()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if not self.in_loop:
+            raise Stopped(number)
+        if self.signal is not None and number == signal.SIGINT:
+            raise Stopped(number)
+        if self.signal is None:
+            self.signal = number
+
+
+def stop_with_parent() -> None:
+    """On Linux, be told (SIGHUP) when the launcher dies: neither accelerate nor torchrun always passes its end on."""
+    if not sys.platform.startswith("linux") or not any(name in os.environ for name in LAUNCHERS):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+    if os.getppid() != parent:  # it died between the two lines
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def ignore_interrupts(worker: int = 0) -> None:
+    """For loader processes: Ctrl-C reaches the whole group, but only the loop may answer it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,167 @@
+"""The micro-batches of a diffusion step: captions, latents or pixels, noise and timesteps, as a function of the step.
+
+Everything random is drawn here, on the CPU, keyed by (seed, step, position in the step's whole batch), so that neither
+the number of loader processes nor the sharing of the batch changes it.
+Letters: b batch, n chunks of a caption, c channels, h w latent pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lora_trainer.data.batches import BatchPlan, split
+from lora_trainer.data.buckets import VAE_STEP_PX, size_condition
+from lora_trainer.data.captions import CaptionSettings, choose_caption
+from lora_trainer.data.latent_cache import LatentCache
+from lora_trainer.data.latent_encoding import read_pixels
+from lora_trainer.data.survey import Sample
+from lora_trainer.draws import torch_generator, uniform
+from lora_trainer.losses.noise import multires_noise, offset_direction, offset_noise, perturbed, random_strength
+from lora_trainer.losses.timesteps import uniform_timestep
+from lora_trainer.models.text_encoding import TextCondition, tokenize
+
+LATENT_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """kohya's noise keys; 0 switches each of them off."""
+
+    offset: float = 0.0
+    offset_random_strength: bool = False
+    offset_adaptive_scale: float = 0.0
+    multires_iterations: int = 0
+    multires_discount: float = 0.3
+    input_gamma: float = 0.0
+    input_gamma_random_strength: bool = False
+    min_timestep: int = 0
+    max_timestep: int = 1000
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process takes, and how many pictures fit into one forward pass."""
+
+    rank: int
+    world: int
+    per_device: int
+
+
+@dataclass(frozen=True)
+class CaptionTokens:
+    """How a caption becomes numbers: token ids for encoders in the step, or conditions that were encoded before."""
+
+    tokenizers: Sequence[Any]
+    max_token_length: int
+    encoded: Mapping[str, TextCondition] | None = None  # by caption, on the CPU, each for one caption
+
+    def batch(self, captions: Sequence[str]) -> dict[str, Any]:
+        if self.encoded is None:
+            ids = tuple(
+                torch.stack([tokenize(tokenizer, caption, self.max_token_length) for caption in captions])
+                for tokenizer in self.tokenizers
+            )
+            return {"token_ids": ids}  # one (b, n, 77) for each encoder
+        found = [self.encoded[caption] for caption in captions]
+        batch: dict[str, Any] = {"text_hidden": torch.cat([condition.hidden for condition in found])}
+        pooled = [condition.pooled for condition in found if condition.pooled is not None]
+        if pooled:
+            batch["text_pooled"] = torch.cat(pooled)
+        return batch
+
+
+@dataclass
+class DiffusionData:
+    """`data(step)` is the list of this process's micro-batches. Pickled into loader processes."""
+
+    samples: Sequence[Sample]
+    plan: BatchPlan
+    captions: CaptionSettings
+    tokens: CaptionTokens
+    noise: NoiseSettings
+    share: Share
+    latents: LatentCache | None  # None: the VAE encodes in every step
+    latent_scale: float
+    flip: bool = False
+
+    def __call__(self, step: int) -> list[dict[str, Any]]:
+        batch = self.plan.batch_of(step)
+        passes = -(-len(batch) // (self.share.world * self.share.per_device))
+        slots = split(batch, self.share.world * passes)
+        mine = slots[self.share.rank * passes : (self.share.rank + 1) * passes]
+        return [self._micro(step, batch, positions) for positions in mine]
+
+    def _micro(self, step: int, batch: Sequence[int], positions: Sequence[int]) -> dict[str, Any]:
+        """One forward pass. A process without a picture of its own gets one that counts nothing: the others wait for
+        its gradients."""
+        weights = torch.ones(len(positions)) if positions else torch.zeros(1)
+        rows = [self._sample(step, position, batch[position]) for position in positions or (0,)]
+        micro: dict[str, Any] = {
+            key: torch.stack([row[key] for row in rows]) for key, value in rows[0].items() if torch.is_tensor(value)
+        }
+        micro |= self.tokens.batch([row["caption"] for row in rows])
+        names = [row["name"] for row in rows]
+        return {**micro, "names": names, "weights": weights, "total": len(batch)}
+
+    def _sample(self, step: int, position: int, item: int) -> dict[str, Any]:
+        sample = self.samples[item]
+        seed = self.plan.seed
+        key = (seed, step, position)
+        mirrored = self.flip and uniform(*key, "flip") < 0.5
+        epoch = self.plan.epoch_of(step) + 1
+        row: dict[str, Any] = {
+            "name": sample.name,
+            "caption": choose_caption(sample.caption, self.captions, epoch, *key),
+            "timestep": torch.tensor(
+                uniform_timestep(self.noise.min_timestep, self.noise.max_timestep, *key, "timestep")
+            ),
+            "size_condition": torch.tensor(
+                size_condition(*sample.size_px, sample.placement, mirrored=mirrored), dtype=torch.float32
+            ),
+        }
+        height, width = (px // VAE_STEP_PX for px in sample.placement.bucket_px)
+        shape = (LATENT_CHANNELS, height, width)
+        row |= self._noise(step, position, shape)
+        vae_noise = torch.randn(shape, generator=torch_generator(*key, "vae"))
+        if self.latents is not None:
+            mean, std = self.latents.get(item, mirrored)
+            row["latents"] = (mean.float() + std.float() * vae_noise) * self.latent_scale
+        else:
+            pixels = read_pixels(sample)
+            row["pixels"] = pixels.flip(-1) if mirrored else pixels
+            row["vae_noise"] = vae_noise
+        return row
+
+    def _noise(self, step: int, position: int, shape: tuple[int, int, int]) -> dict[str, Tensor]:
+        """The target noise, and what the input is noised with when that differs. (c, h, w) each."""
+        settings, seed = self.noise, self.plan.seed
+        key = (seed, step, position)
+        noise = torch.randn(shape, generator=torch_generator(*key, "noise"))
+        row: dict[str, Tensor] = {}
+        if settings.offset:
+            strength = settings.offset
+            if settings.offset_random_strength:  # one number for the whole batch
+                strength = random_strength(strength, torch_generator(seed, step, "noise offset strength"))
+            generator = torch_generator(*key, "noise offset")
+            if settings.offset_adaptive_scale:  # the strength depends on the latents, which the device may have to make
+                row["offset_direction"] = offset_direction(shape[0], generator)
+                row["offset_strength"] = torch.tensor(strength)
+            else:
+                noise = offset_noise(noise, strength, generator)
+        if settings.multires_iterations:
+            noise = multires_noise(
+                noise, settings.multires_iterations, settings.multires_discount, torch_generator(*key, "multires")
+            )
+        row["noise"] = noise
+        if settings.input_gamma:
+            gamma = settings.input_gamma
+            if settings.input_gamma_random_strength:
+                gamma = random_strength(gamma, torch_generator(seed, step, "input perturbation strength"))
+            # only the difference, because an adaptive offset is still to be added to both
+            row["input_extra"] = perturbed(torch.zeros(shape), gamma, torch_generator(*key, "input perturbation"))
+        return row

@@ -1,0 +1,144 @@
+"""A LoRA training as far as it is known before a model is loaded: pictures, batches, length, what it depends on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.config.lora import LoraPreset
+from lora_trainer.config.reader import Loaded
+from lora_trainer.data.batches import BatchPlan
+from lora_trainer.data.buckets import BucketSettings
+from lora_trainer.data.folders import read_folders
+from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize, survey
+from lora_trainer.errors import Refusal
+from lora_trainer.models.detect import Checkpoint, check_agreement, detect
+from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
+
+log = logging.getLogger(__name__)
+
+WINDOW = 1 << 20  # bytes at the start, the middle and the end by which a weight file is known again
+REPLACED = (  # keys whose content, not whose spelling, says whether a run is the same
+    "pretrained_model_name_or_path", "vae", "train_data_dir", "train_batch_size", "gradient_accumulation_steps",
+    "mixed_precision", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LoraJob:
+    """Plain data, so that the main process can look and tell the others."""
+
+    preset: LoraPreset
+    checkpoint: Checkpoint
+    samples: tuple[Sample, ...]
+    summary: Summary
+    prompts: tuple[SamplePrompt, ...]
+    seed: int
+    world: int
+    fingerprint: dict[str, Any]
+
+    @property
+    def total_batch(self) -> int:
+        """Pictures per optimizer step, over all processes and accumulation passes."""
+        return self.world * self.preset.train_batch_size * self.preset.gradient_accumulation_steps
+
+    @property
+    def plan(self) -> BatchPlan:
+        buckets = [sample.placement.bucket_px for sample in self.samples]
+        return BatchPlan(buckets, [sample.repeats for sample in self.samples], self.total_batch, self.seed)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """max_train_epochs before max_train_steps before epoch; an epoch is a complete pass over the data."""
+        preset = self.preset
+        if preset.max_train_epochs:
+            return preset.max_train_epochs * steps_per_epoch
+        return preset.max_train_steps or preset.epoch * steps_per_epoch
+
+
+def inspect_lora(loaded: Loaded, world: int, seed: int) -> LoraJob:
+    """Look at everything the preset names. Refusal with all that is wrong with the model and the pictures."""
+    preset = loaded.preset
+    assert isinstance(preset, LoraPreset)
+    problems: list[str] = []
+    checkpoint = _found(lambda: _base(preset), problems)
+    prompts = _found(lambda: read_prompts(preset.sample_prompts, seed), problems)
+    samples = _found(lambda: _samples(preset), problems)
+    if preset.vae and not Path(preset.vae).exists():
+        problems.append(f"vae: {preset.vae}: there is no such file or folder")
+    if problems or checkpoint is None or samples is None or prompts is None:
+        raise Refusal(*problems)
+    job = LoraJob(preset, checkpoint, samples, summarize(samples), prompts, seed, world, {})
+    job.fingerprint.update(_fingerprint(loaded, job))
+    return job
+
+
+def check_lora(loaded: Loaded) -> None:
+    """What can be said in a second: the model's header, the folders and the captions, but no picture."""
+    preset = loaded.preset
+    assert isinstance(preset, LoraPreset)
+    problems: list[str] = []
+    _found(lambda: _base(preset), problems)
+    _found(lambda: read_prompts(preset.sample_prompts, 0), problems)
+    _found(lambda: read_folders(Path(preset.train_data_dir), preset.caption_extension), problems)
+    if problems:
+        raise Refusal(*problems)
+
+
+def bucket_settings(preset: LoraPreset) -> BucketSettings:
+    return BucketSettings(
+        preset.resolution_px,
+        preset.min_bucket_reso,
+        preset.max_bucket_reso,
+        preset.bucket_reso_steps,
+        upscale=not preset.bucket_no_upscale,
+        enabled=preset.enable_bucket,
+    )
+
+
+def weights_identity(path: Path) -> str:
+    """By which a checkpoint is known again wherever it lies: sizes and parts of its files, not their dates."""
+    digest = blake2b(digest_size=16)
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path).as_posix() if file != path else ''}:{size}".encode())
+        with file.open("rb") as handle:
+            for start in sorted({0, max(0, size // 2 - WINDOW // 2), max(0, size - WINDOW)}):
+                handle.seek(start)
+                digest.update(handle.read(WINDOW))
+    return digest.hexdigest()
+
+
+def _base(preset: LoraPreset) -> Checkpoint:
+    checkpoint = detect(Path(preset.pretrained_model_name_or_path))
+    return check_agreement(checkpoint, sdxl=preset.sdxl, v2=preset.v2, v_parameterization=preset.v_parameterization)
+
+
+def _samples(preset: LoraPreset) -> tuple[Sample, ...]:
+    return survey(read_folders(Path(preset.train_data_dir), preset.caption_extension), bucket_settings(preset))
+
+
+def _found(look: Callable[[], Any], problems: list[str]) -> Any:
+    """What a look finds, or None with its problems added, so that a person hears of all of them at once."""
+    try:
+        return look()
+    except Refusal as refusal:
+        problems.extend(refusal.problems)
+        return None
+
+
+def _fingerprint(loaded: Loaded, job: LoraJob) -> dict[str, Any]:
+    """Everything that decides about the steps already made; `mixed_precision` is added when the device is known."""
+    preset = job.preset
+    facts = {key: value for key, value in loaded.steps_fingerprint().items() if key not in REPLACED}
+    return facts | {
+        "seed": job.seed,
+        "pictures per step": job.total_batch,
+        "pictures and captions": data_fingerprint(job.samples),
+        "base model": weights_identity(job.checkpoint.path),
+        "vae": weights_identity(Path(preset.vae)) if preset.vae else "the base model's",
+    }

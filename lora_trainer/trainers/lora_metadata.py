@@ -1,0 +1,89 @@
+"""What a LoRA file says about its training, taken from the job."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from lora_trainer.data.captions import tag_frequency
+from lora_trainer.models.base_model import BaseModel
+from lora_trainer.models.kohya_metadata import (
+    BaseFacts,
+    ClockFacts,
+    DataFacts,
+    FolderFacts,
+    ProgressFacts,
+    lora_metadata,
+    model_hashes,
+)
+from lora_trainer.trainers.lora_job import LoraJob
+
+
+@dataclass
+class LoraFacts:
+    """The facts that stay the same for all files of a run; hashing the base model happens once."""
+
+    job: LoraJob
+    base: BaseModel
+
+    def metadata(self, done: int, total_steps: int, steps_per_epoch: int) -> dict[str, str]:
+        progress = ProgressFacts(
+            epoch=-(-done // steps_per_epoch),
+            step=done,
+            epochs=-(-total_steps // steps_per_epoch),
+            batches_per_epoch=steps_per_epoch,
+            total_batch_size=self.job.total_batch,
+        )
+        settings = self._settings | {"max_train_steps": total_steps}
+        settings["lr_warmup_steps"] = int(total_steps * self.job.preset.lr_warmup / 100)
+        return lora_metadata(self._base, self._data, progress, settings, clock())
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """The preset's values, and the rates that were trained with in place of those that were written."""
+        preset = self.job.preset
+        values = {
+            name: value for name, value in vars(preset).items() if not isinstance(value, SecretStr) and value != ""
+        }
+        return values | {
+            "seed": self.job.seed,
+            "unet_lr": preset.unet_rate,
+            "text_encoder_lr": preset.text_encoder_rate,
+            "network_alpha": preset.effective_network_alpha,
+            "zero_terminal_snr": self.base.zero_terminal_snr,
+        }
+
+    @cached_property
+    def _base(self) -> BaseFacts:
+        path = self.job.checkpoint.path
+        vae = Path(self.job.preset.vae) if self.job.preset.vae else None
+        return BaseFacts(
+            self.base.kind,
+            self.base.prediction == "v_prediction",
+            path,
+            model_hashes(path),
+            vae,
+            model_hashes(vae) if vae else None,
+        )
+
+    @cached_property
+    def _data(self) -> DataFacts:
+        summary, tags = self.job.summary, tag_frequency(self.job.samples)
+        folders = {
+            name: FolderFacts(summary.repeats_of[name], count, tags.get(name, {}))
+            for name, count in summary.pictures_in.items()
+        }
+        return DataFacts(
+            self.job.preset.resolution_px, folders, summary.uses_in, mean_bucket_error=summary.mean_aspect_error
+        )
+
+
+def clock() -> ClockFacts | None:
+    """Dates go into a file only from SOURCE_DATE_EPOCH: a resumed run writes the bytes of an undisturbed one."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    return ClockFacts(float(fixed), float(fixed), 0) if fixed else None

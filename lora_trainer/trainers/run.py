@@ -1,0 +1,139 @@
+"""From a checked preset to a finished run: look, find the start, build, train, say where the results are."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.config.common import CommonPreset
+from lora_trainer.config.reader import Loaded
+from lora_trainer.engine.cadence import Cadence
+from lora_trainer.engine.console import set_up_logging
+from lora_trainer.engine.loop import Loop, RunSettings
+from lora_trainer.engine.plan import dry_run
+from lora_trainer.engine.precision import choose_precision
+from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.resume import AlreadyFinished, find_start
+from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.signals import StopRequest
+from lora_trainer.engine.trackers import open_trackers
+from lora_trainer.errors import Refusal
+from lora_trainer.trainers.starts import STARTS
+
+log = logging.getLogger(__name__)
+
+
+def run(loaded: Loaded, *, dry: bool = False, restart: bool = False) -> None:
+    """Train what the preset says, or only plan it. Refusal, NonFiniteError and Stopped are for the command line."""
+    stop = StopRequest()
+    stop.install()
+    preset = loaded.preset
+    processes = Processes()
+    set_up_logging(processes.is_main)
+    start = STARTS[preset.trainer]
+    folder = RunFolder(Path(preset.output_dir), preset.output_name)
+    precision, note = choose_precision(preset.mixed_precision, processes.device)
+    _say(loaded, note)
+    job = _from_main(processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart)))
+    job.fingerprint["mixed_precision"] = precision.name
+    if dry:
+        trainer = start.call("build", job, processes, precision, True)
+        dry_run(
+            trainer, start.call("plan", trainer), _settings(loaded, job, folder, _no_tracking), processes, precision
+        )
+        return
+    total_steps = job.total_steps(job.plan.steps_per_epoch)
+    found = _from_main(processes, lambda: find_start(folder, job.fingerprint, total_steps, restart))
+    trainer = start.call("build", job, processes, precision, False)
+    with open_trackers(preset, folder, processes, found.step if found else 0) as track:
+        loop = Loop(trainer, _settings(loaded, job, folder, track), processes, precision, stop)
+        result = loop.run(found)
+    if processes.is_main:
+        _say_where(result, folder, preset)
+
+
+def _from_main(processes: Processes, look: Callable[[], Any]) -> Any:
+    """Look in the main process alone, and have everyone get what it finds or stop with what it refuses."""
+    answer: tuple[str, Any] = ("", None)
+    if processes.is_main:
+        try:
+            answer = ("found", look())
+        except Refusal as refusal:
+            answer = ("refused", refusal.problems)
+        except AlreadyFinished as finished:
+            answer = ("finished", str(finished))
+    word, value = processes.from_main(answer)
+    if word == "refused":
+        raise Refusal(*value)
+    if word == "finished":
+        raise AlreadyFinished(value)
+    return value
+
+
+def _seed(preset: CommonPreset, folder: RunFolder, restart: bool) -> int:
+    """The preset's, or for 0 the one that this run drew when it began."""
+    if preset.seed:
+        return preset.seed
+    known = None if restart else (folder.status() or {}).get("seed")
+    return int(known) if known else secrets.randbelow(2**31 - 1) + 1
+
+
+def _settings(
+    loaded: Loaded, job: Any, folder: RunFolder, track: Callable[[Mapping[str, float], int], None]
+) -> RunSettings:
+    preset: Any = loaded.preset
+    by_epoch = preset.sample_every_n_epochs if job.prompts else 0
+    by_step = preset.sample_every_n_steps if job.prompts and not by_epoch else 0
+    return RunSettings(
+        folder=folder,
+        fingerprint=job.fingerprint,
+        save=Cadence(preset.save_every_n_epochs, preset.save_every_n_steps),
+        preview=Cadence(by_epoch, by_step),
+        checkpoint=Cadence(preset.checkpoint_every_n_epochs, preset.checkpoint_every_n_steps),
+        checkpoint_minutes=preset.checkpoint_every_n_minutes,
+        log_every=preset.log_every,
+        workers=preset.max_data_loader_n_workers,
+        track=track,
+        seed=job.seed,
+        continue_command=_command(),
+    )
+
+
+def _no_tracking(row: Mapping[str, float], step: int) -> None:
+    """For a dry run."""
+
+
+def _command() -> str:
+    """What the person typed, as far as it can be told: the arguments, without secrets and without --restart."""
+    words = []
+    for word in sys.argv[1:]:
+        if word == "--restart":
+            continue
+        name = word.split("=")[0]
+        secret = "=" in word and ("key" in name or "token" in name)
+        words.append(f"{name}=..." if secret else f'"{word}"' if " " in word else word)
+    return " ".join(["accelerate launch -m lora_trainer", *words])
+
+
+def _say(loaded: Loaded, precision_note: str | None) -> None:
+    for note in loaded.notes:
+        log.info("note: %s", note)
+    if precision_note:
+        log.info("note: %s", precision_note)
+    for key, reason in loaded.inert.items():
+        log.info("without effect: %s: %s", key, reason)
+
+
+def _say_where(result: Path | None, folder: RunFolder, preset: CommonPreset) -> None:
+    log.info("finished: %s", result)
+    if folder.samples.is_dir():
+        log.info("previews: %s", folder.samples)
+    log.info("losses: %s; TensorBoard: tensorboard --logdir %s", folder.metrics_file, log_folder(preset, folder))
+
+
+def log_folder(preset: CommonPreset, folder: RunFolder) -> Path:
+    return Path(preset.logging_dir) if preset.logging_dir else folder.path / "logs"

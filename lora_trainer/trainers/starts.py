@@ -1,0 +1,36 @@
+"""The table of trainers: for each how its job is inspected, quickly checked, built and planned."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a trainer's functions are, as `module:name`; loaded when called, because torch takes seconds.
+
+    `check(loaded)` looks at the model's header and the folders; `inspect(loaded, world, seed)` at every picture and
+    gives the job; `build(job, processes, precision, dry)` loads the models; `plan(trainer)` tells them for a dry run.
+    """
+
+    check: str
+    inspect: str
+    build: str
+    plan: str
+
+    def call(self, which: str, *arguments: Any) -> Any:
+        module, name = getattr(self, which).split(":")
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+
+STARTS: Mapping[str, Start] = {
+    "lora": Start(
+        check="lora_trainer.trainers.lora_job:check_lora",
+        inspect="lora_trainer.trainers.lora_job:inspect_lora",
+        build="lora_trainer.trainers.lora:build_lora",
+        plan="lora_trainer.trainers.lora_plan:plan_lora",
+    ),
+}
