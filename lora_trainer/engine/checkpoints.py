@@ -73,8 +73,9 @@ class CheckpointFolder:
         self._remove(self._folders())
         if self.folder.is_dir():
             atomic.sweep(self.folder)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+            for folder in (self.folder, self.folder.parent):
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     def free_gib(self) -> float:
         return shutil.disk_usage(self.folder if self.folder.is_dir() else self.folder.parent).free / 2**30

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 PLAIN_EVERY_S = 10.0  # how often a run without a terminal says where it is
@@ -18,14 +17,21 @@ PLAIN_EVERY_S = 10.0  # how often a run without a terminal says where it is
 console = Console(stderr=False, highlight=False, soft_wrap=True)
 
 
+class _Lines(logging.Handler):
+    """Writes above a running progress bar, and never breaks or colours a line: paths stay as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+
+
 def set_up_logging(main: bool) -> None:
-    """Our own messages as plain lines, from the main process alone; libraries speak when something is wrong."""
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    """Our own messages as plain lines, from the main process alone; libraries speak only when something fails."""
     package = logging.getLogger("lora_trainer")
-    package.handlers[:] = [handler]
+    package.handlers[:] = [_Lines()]
     package.propagate = False
     package.setLevel(logging.INFO if main else logging.ERROR)
+    for library in ("bitsandbytes", "diffusers", "transformers"):  # their warnings are about uses that are not ours
+        logging.getLogger(library).setLevel(logging.ERROR)
     if hasattr(sys.stdout, "reconfigure"):  # a Windows console may not know the letters of a file name
         sys.stdout.reconfigure(errors="replace")
 

@@ -80,6 +80,7 @@ class Loop:
             with run_display(self.length.total_steps, start, self.processes.is_main) as display:
                 if start == 0:
                     self._preview(0)
+                self.speed = Speed()
                 for step, micros in enumerate(batches, start):
                     self._step(step, micros, display)
                 self._read(display, leave=0)
@@ -116,7 +117,7 @@ class Loop:
             self.window.add(reading)
             self.speed.add(reading.pictures)
             if reading.rates is not None:
-                self._log(reading.step, reading.rates)
+                self._log(reading, reading.rates)
             text = f"epoch {self.length.epoch(reading.step)}/{self.length.epochs}  loss {self.window.smoothed:.4f}"
             display.step(reading.step, f"{text}  {self._running}")
 
@@ -126,9 +127,10 @@ class Loop:
     def _rates(self) -> dict[str, float]:
         return {f"lr/{name}": value for phase in self.trainer.phases for name, value in rates(phase.optimizer).items()}
 
-    def _log(self, done: int, rate: Mapping[str, float]) -> None:
+    def _log(self, reading: Reading, rate: Mapping[str, float]) -> None:
+        done = reading.step
         means = self.window.take()
-        speed, memory = self.speed.take(), memory_gib(self.processes.device)
+        speed, memory = self.speed.take(reading.at), memory_gib(self.processes.device)
         row = {"step": done, "epoch": self.length.epoch(done), **means, **rate}
         row |= {"images_per_second": speed, "memory_gib": memory}
         shown = "/".join(f"{value:.1e}" for value in dict.fromkeys(rate.values()))

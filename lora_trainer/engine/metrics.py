@@ -25,6 +25,7 @@ class Reading:
     pictures: int
     suspects: Callable[[], list[str]]  # names of the pictures whose loss was not finite; read only when needed
     rates: Mapping[str, float] | None  # given for the steps that are logged
+    at: float  # when the host had finished with the step, by time.perf_counter()
 
     @property
     def finite(self) -> bool:
@@ -40,6 +41,7 @@ class _Pending:
     pictures: int
     suspects: Callable[[], list[str]]
     rates: Mapping[str, float] | None
+    at: float
 
 
 class Readings:
@@ -60,7 +62,10 @@ class Readings:
             event.record()
         else:
             host = stacked.cpu()
-        self._pending.append(_Pending(step, list(result.values), host, event, result.pictures, result.suspects, rates))
+        at = time.perf_counter()
+        self._pending.append(
+            _Pending(step, list(result.values), host, event, result.pictures, result.suspects, rates, at)
+        )
 
     def pop(self, leave: int = 1) -> list[Reading]:
         """The readings of all but the last `leave` steps."""
@@ -70,7 +75,7 @@ class Readings:
             if item.event is not None:
                 item.event.synchronize()
             values = dict(zip(item.names, item.host.tolist(), strict=True))
-            ready.append(Reading(item.step, values, item.pictures, item.suspects, item.rates))
+            ready.append(Reading(item.step, values, item.pictures, item.suspects, item.rates, item.at))
         return ready
 
 
@@ -105,7 +110,10 @@ class Window:
 
 
 class Speed:
-    """Pictures a second since the last log line, without the time spent on saving and previews."""
+    """Pictures a second since the last log line, without the time spent on saving and previews.
+
+    Measured by when the host had finished with a step, not by when its numbers were read.
+    """
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
@@ -118,11 +126,11 @@ class Speed:
     def exclude(self, seconds: float) -> None:
         self._excluded += seconds
 
-    def take(self) -> float:
-        now = time.perf_counter()
-        busy = max(1e-9, now - self._since - self._excluded)
+    def take(self, at: float) -> float:
+        """The speed up to the moment `at` of `time.perf_counter()`; then a new measurement begins."""
+        busy = max(1e-9, at - self._since - self._excluded)
         speed = self._pictures / busy
-        self._since, self._pictures, self._excluded = now, 0, 0.0
+        self._since, self._pictures, self._excluded = at, 0, 0.0
         return speed
 
 

@@ -40,7 +40,7 @@ def dry_run(trainer: Trainer, rows: Rows, settings: RunSettings, processes: Proc
             if group["lr"] is not None:
                 table.add_row(f"rate of {group['name']}", _rate_line(group["base_lr"], factors))
     shown = files if len(files) <= 6 else [*files[:3], f"... {len(files) - 5} more ...", *files[-2:]]
-    table.add_row(f"{len(files)} files", "\n".join(f"{settings.folder.path / name}" for name in shown))
+    table.add_row("files", "\n".join(f"{settings.folder.path / name}" for name in shown))
     if processes.is_main:
         console.print(table)
     seconds = _largest_step(trainer, processes, precision)

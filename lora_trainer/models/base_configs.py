@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lora_trainer.errors import Refusal
+
 Kind = Literal["sd15", "sd21", "sdxl"]
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -30,15 +32,22 @@ def configs_to_metadata(kind: Kind, configs: Configs) -> str:
     return json.dumps({"kind": kind, **configs}, sort_keys=True, separators=(",", ":"))
 
 
-def configs_from_metadata(metadata: Mapping[str, str]) -> tuple[Kind, dict[str, dict[str, Any]]] | None:
-    """What the file carries, or None. Raises ValueError when it is damaged."""
+def configs_from_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, dict[str, Any]]] | None:
+    """What the file carries, or None. Raises Refusal when it is damaged; the path is for its words."""
     text = metadata.get(CONFIGS_KEY)
     if text is None:
         return None
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
     kind = content.pop("kind", None) if isinstance(content, dict) else None
     if kind not in KINDS:
-        raise ValueError(f"{CONFIGS_KEY} names the kind {kind!r}")
+        raise _damaged(path, f"the kind is {kind!r}")
     if missing := published_configs(kind).keys() - content.keys():
-        raise ValueError(f"{CONFIGS_KEY} lacks {', '.join(sorted(missing))}")
+        raise _damaged(path, f"without {', '.join(sorted(missing))}")
     return kind, content
+
+
+def _damaged(path: Path, reason: str) -> Refusal:
+    return Refusal(f"{path}: {CONFIGS_KEY} in its metadata is damaged ({reason}); make or copy the file again")

@@ -45,7 +45,7 @@ _SIZES = (  # what differs between a model and the published one of its kind whe
 def base_tensors(base: BaseModel, dtype: torch.dtype) -> State:
     """All tensors of the checkpoint on the CPU, contiguous and cast.
 
-    An SDXL model that predicts v carries the empty tensors `v_pred` and `ztsnr`, by which ComfyUI and Forge know it.
+    An SDXL model that predicts v carries the empty tensors `v_pred` and `ztsnr`, by which ComfyUI knows it.
     """
     models: dict[str, Any] = {"unet": base.unet, "vae": base.vae}
     models |= {part.name: model for part, model in zip(TEXT_PARTS[base.kind], base.text_encoders, strict=True)}

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from lora_trainer.atomic import write_text
 from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import Kind
-from lora_trainer.models.detect_folder import INDEX, WEIGHT_SUFFIXES
+from lora_trainer.models.detect_folder import INDEX, WEIGHT_SUFFIXES, read_json
 
 M = TypeVar("M")  # a model of diffusers or transformers
 
@@ -92,7 +92,7 @@ def read_configs(folder: Path, parts: tuple[str, ...]) -> dict[str, dict[str, An
     """The parts' configurations, and the noise schedule's where there is one."""
     files = {part: folder / part / "config.json" for part in parts}
     files["scheduler"] = folder / "scheduler" / "scheduler_config.json"
-    return {part: json.loads(file.read_text(encoding="utf-8")) for part, file in files.items() if file.is_file()}
+    return {part: read_json(file) for part, file in files.items() if file.is_file()}
 
 
 def save_folder(folder: Path, kind: Kind, models: Mapping[str, Any], scheduler: Mapping[str, Any]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from transformers import CLIPTokenizer
 
 from lora_trainer.errors import Refusal
@@ -40,9 +40,9 @@ class BaseModel:
     prediction: Prediction
     zero_terminal_snr: bool
     configs: Configs
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    text_encoders: tuple[TextEncoder, ...]
+    unet: Any  # a UNet2DConditionModel; to mypy, diffusers' classes have none of PyTorch's methods
+    vae: Any  # an AutoencoderKL
+    text_encoders: tuple[Any, ...]  # of CLIPTextModel and CLIPTextModelWithProjection
     tokenizers: tuple[CLIPTokenizer, ...]
 
 
@@ -73,25 +73,26 @@ def _from_single_file(checkpoint: Checkpoint, dtypes: Dtypes, vae: Path | None) 
     file = read_state_file(path)
     found = confirm(checkpoint, detect_tensors(path, file.shapes, file.metadata))
     kind = _known(found)
-    carried = configs_from_metadata(file.metadata)
+    carried = configs_from_metadata(path, file.metadata)
     configs = carried[1] if carried else published_configs(kind)
     parts = to_diffusers(kind, configs, file.tensors)
+    file.tensors.clear()  # and `pop` below, so that a part is not held twice once it is cast
     if vae is None and not parts["vae"]:
         raise Refusal(f'{path}: there is no VAE in this checkpoint; give one with "vae"')
 
     def text_encoder(part: TextPart) -> TextEncoder:
         build = partial(build_text_encoder, configs[part.name], projection=part.projection)
-        return materialise(build, parts[part.name], dtypes.models, f"{path} ({part.name})")
+        return materialise(build, parts.pop(part.name), dtypes.models, f"{path} ({part.name})")
 
     return BaseModel(
         kind=kind,
         prediction=found.prediction or "epsilon",
         zero_terminal_snr=found.zero_terminal_snr,
         configs=configs,
-        unet=materialise(partial(build_unet, configs["unet"]), parts["unet"], dtypes.models, f"{path} (unet)"),
+        unet=materialise(partial(build_unet, configs["unet"]), parts.pop("unet"), dtypes.models, f"{path} (unet)"),
         vae=load_vae(vae, configs["vae"], dtypes.vae)
         if vae
-        else materialise(partial(build_vae, configs["vae"]), parts["vae"], dtypes.vae, f"{path} (vae)"),
+        else materialise(partial(build_vae, configs["vae"]), parts.pop("vae"), dtypes.vae, f"{path} (vae)"),
         text_encoders=tuple(map(text_encoder, TEXT_PARTS[kind])),
         tokenizers=tuple(own_tokenizer(part, configs) for part in TEXT_PARTS[kind]),
     )

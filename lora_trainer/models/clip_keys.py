@@ -31,7 +31,7 @@ _IN_LAYER = {
     "self_attn.out_proj": "attn.out_proj",
 }
 _STACKED = ("q_proj", "k_proj", "v_proj")  # OpenCLIP keeps the three in one tensor, in this order
-_OPEN_CLIP_LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)\.?(weight|bias)$")
+_OPEN_CLIP_LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)[._](weight|bias)$")
 _PROJECTION = "text_projection.weight"
 _LOGIT_SCALE = math.log(100.0)  # where OpenCLIP clamps it; no diffusion model reads it
 
@@ -52,7 +52,7 @@ def from_open_clip(state: Mapping[str, Tensor], layers: int, *, projection: bool
         layer = _OPEN_CLIP_LAYER.match(name)
         if layer is not None:
             if int(layer[1]) < layers:
-                found.update(_from_open_clip_layer(int(layer[1]), layer[2].rstrip("."), layer[3], tensor))
+                found.update(_from_open_clip_layer(int(layer[1]), layer[2], layer[3], tensor))
         elif name == "text_projection":
             if projection:
                 found[_PROJECTION] = tensor.T.contiguous()
@@ -63,7 +63,7 @@ def from_open_clip(state: Mapping[str, Tensor], layers: int, *, projection: bool
 
 def _from_open_clip_layer(layer: int, module: str, leaf: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     ours = f"encoder.layers.{layer}"
-    if module == "attn.in_proj_":
+    if module == "attn.in_proj":
         for name, part in zip(_STACKED, tensor.chunk(3), strict=True):
             yield f"{ours}.self_attn.{name}.{leaf}", part
         return

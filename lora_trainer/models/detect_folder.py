@@ -44,13 +44,13 @@ def detect_folder(folder: Path) -> Checkpoint:
     index = folder / INDEX
     if not index.is_file():
         raise Refusal(_no_index(folder))
-    pipeline = str(_read_json(index).get("_class_name", ""))
+    pipeline = str(read_json(index).get("_class_name", ""))
     for mark, words in _STRANGE_PIPELINES:
         if mark in pipeline:
             raise Refusal(f"{folder}: this is {words} ({pipeline} in {INDEX}); {SUPPORTED}")
     if not (folder / "unet").is_dir():
         raise Refusal(f"{folder}: {INDEX} describes {pipeline or 'nothing'}, which has no unet/; {SUPPORTED}")
-    unet = _read_json(folder / "unet" / "config.json")
+    unet = read_json(folder / "unet" / "config.json")
     if unet.get("in_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
         raise Refusal(f"{folder}: this is {unusual_channels(unet['in_channels'])}; {SUPPORTED}")
     kind, evidence = _kind(folder, unet)
@@ -76,7 +76,7 @@ def _kind(folder: Path, unet: Mapping[str, Any]) -> tuple[Kind, str]:
         return "sdxl", "unet/config.json with image sizes"
     if kind := _KIND_BY_WIDTH.get(width) if isinstance(width, int) else None:
         return kind, f"texts of width {width} in unet/config.json"
-    activation = _read_json(folder / "text_encoder" / "config.json").get("hidden_act")
+    activation = read_json(folder / "text_encoder" / "config.json").get("hidden_act")
     if kind := _KIND_BY_ACTIVATION.get(str(activation)):
         return kind, f"{activation} in text_encoder/config.json"
     raise Refusal(f"{folder}: the UNet reads texts of width {width}, which no supported model does; {SUPPORTED}")
@@ -95,14 +95,15 @@ def _incomplete(folder: Path, kind: Kind) -> list[str]:
 
 def _with_schedule(folder: Path, kind: Kind, evidence: str) -> Checkpoint:
     file = folder / "scheduler" / "scheduler_config.json"
-    schedule = _read_json(file) if file.is_file() else {}
+    schedule = read_json(file) if file.is_file() else {}
     prediction = _PREDICTIONS.get(str(schedule.get("prediction_type")))
     mark = f"{prediction} in scheduler_config.json" if prediction else "no mark of what the UNet predicts"
     zero_terminal_snr = schedule.get("rescale_betas_zero_snr") is True
     return Checkpoint(folder, "folder", kind, prediction, zero_terminal_snr, f"{evidence}; {mark}")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """One of the folder's configurations. Raises Refusal when it cannot be read."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -79,7 +79,7 @@ def _refuse_strangers(path: Path, shapes: Shapes) -> None:
         raise Refusal(f"{path}: {found}, not a base model; {SUPPORTED}")
     channels = shapes.get(_FIRST_CONV, (0, LATENT_CHANNELS))[1:2]
     if channels != (LATENT_CHANNELS,):
-        raise Refusal(f"{path}: {unusual_channels(*channels)}; {SUPPORTED}")
+        raise Refusal(f"{path}: this is {unusual_channels(*channels)}; {SUPPORTED}")
 
 
 def _first_match(table: tuple[tuple[str, str], ...], names: Shapes) -> str | None:
@@ -87,12 +87,7 @@ def _first_match(table: tuple[tuple[str, str], ...], names: Shapes) -> str | Non
 
 
 def _kind_of_tensors(path: Path, shapes: Shapes, metadata: Mapping[str, str]) -> tuple[Kind, str]:
-    try:
-        carried = configs_from_metadata(metadata)
-    except ValueError as error:
-        raise Refusal(
-            f"{path}: the configurations in its metadata are damaged ({error}); make the file anew"
-        ) from error
+    carried = configs_from_metadata(path, metadata)
     if carried is not None:
         return carried[0], "the configurations in its metadata"
     width = next((shape[-1] for name, shape in shapes.items() if _CONTEXT.fullmatch(name) and shape), 0)

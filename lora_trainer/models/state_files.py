@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ _NESTED = "state_dict"  # under which training programs store the tensors beside
 
 @dataclass(frozen=True)
 class StateFile:
-    """Tensors on the CPU, mapped from the file where the format allows, and the file's texts."""
+    """Tensors on the CPU, independent of the file, and the file's texts."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
@@ -47,7 +46,7 @@ def _read_safetensors(path: Path) -> StateFile:
 
 def _read_torch(path: Path) -> StateFile:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise Refusal(
             f"{path}: the file holds Python objects besides tensors, which could run any program when opened, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import configs_from_metadata
 from lora_trainer.models.base_folder import load_part
+from lora_trainer.models.detect_folder import read_json
 from lora_trainer.models.ldm_checkpoint import State, vae_to_diffusers
 from lora_trainer.models.materialise import build_vae, materialise
 from lora_trainer.models.state_files import read_state_file
@@ -33,7 +33,7 @@ def load_vae(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Autoe
     if not path.is_file():
         raise Refusal(f"{path}: there is no such VAE; correct the path, or leave it empty for the base model's own")
     file = read_state_file(path)
-    carried = configs_from_metadata(file.metadata)
+    carried = configs_from_metadata(path, file.metadata)
     config = carried[1]["vae"] if carried else config
     return materialise(lambda: build_vae(config), _tensors(path, config, file.tensors), dtype, f"{path} (vae)")
 
@@ -41,7 +41,7 @@ def load_vae(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Autoe
 def _from_folder(path: Path, dtype: torch.dtype) -> AutoencoderKL:
     place = path / "vae" if (path / "vae").is_dir() else path
     file = place / "config.json"
-    if not file.is_file() or "AutoencoderKL" not in str(json.loads(file.read_text(encoding="utf-8"))):
+    if not file.is_file() or read_json(file).get("_class_name") != "AutoencoderKL":
         raise Refusal(f"{path}: this folder holds no VAE, its config.json should name AutoencoderKL; give another path")
     return load_part(AutoencoderKL, place, dtype)
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_trainer.models.text_encoding import Kind, TextCondition, encode_prompts
+from lora_trainer.models.base_configs import Kind
+from lora_trainer.models.text_encoding import TextCondition, encode_prompts
 
 
 class DiffusionModel(nn.Module):

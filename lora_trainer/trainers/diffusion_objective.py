@@ -51,7 +51,8 @@ class Objective:
             found: Tensor = batch["latents"]
             return found
         mean, std = encode(self.vae, batch["pixels"])
-        return (mean + std * batch["vae_noise"]) * float(self.vae.config.scaling_factor)
+        made: Tensor = (mean + std * batch["vae_noise"]) * float(self.vae.config.scaling_factor)
+        return made
 
 
 @torch.no_grad()

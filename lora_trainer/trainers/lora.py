@@ -144,12 +144,18 @@ def _place(base: BaseModel, preset: Any, precision: Precision, device: torch.dev
     if half == torch.float16 and base.vae.config.get("force_upcast", False):
         log.info("the base model's VAE overflows in fp16, by its own configuration; it runs in fp32")
         half = torch.float32
-    base.vae.to(device, half)
+    base.vae.to(device)
+    if half != torch.float32:
+        base.vae.to(dtype=half)
     if preset.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
         base.unet.train()
         for encoder in base.text_encoders:
-            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            # the new name since transformers 5.20; the old one will go in 6
+            name = "activation_checkpointing_enable"
+            getattr(encoder, name if hasattr(encoder, name) else "gradient_checkpointing_enable")(
+                {"use_reentrant": False}
+            )
             encoder.train()
 
 

@@ -8,8 +8,6 @@ from torch import nn
 from lora_trainer.models.checkpoint import KIND_WORDS
 from lora_trainer.trainers.lora import LoraTrainer, parts_of
 
-GIB = 2**30
-
 
 def plan_lora(trainer: LoraTrainer) -> list[tuple[str, str]]:
     """Rows of a name and a text."""
@@ -27,22 +25,26 @@ def plan_lora(trainer: LoraTrainer) -> list[tuple[str, str]]:
         ("pictures", f"{summary.pictures} in {folders}; {summary.uses} an epoch"),
         ("buckets", buckets),
         ("trained", f"{numbers:,} numbers in {', '.join(f'{n} layers of {part}' for part, n in layers.items())}"),
-        ("memory", ", ".join(f"{name} {size:.2f} GiB" for name, size in memory_gib(trainer).items())),
+        ("memory", ", ".join(f"{name} {_spoken(size)}" for name, size in memory_bytes(trainer).items())),
     ]
 
 
-def memory_gib(trainer: LoraTrainer) -> dict[str, float]:
+def memory_bytes(trainer: LoraTrainer) -> dict[str, int]:
     """What each component holds, before activations: those depend on the batch, and the trial step shows them."""
-    sizes = {part: _bytes(model) / GIB for part, model in parts_of(trainer.base).items()}
+    sizes: dict[str, int] = {part: _bytes(model) for part, model in parts_of(trainer.base).items()}
     trained = sum(weight.numel() for weight in trainer.phases[0].weights.values())
-    eight_bit = trainer.job.preset.optimizer.lower().endswith("8bit")
-    moments = (1 if eight_bit else 4) * (1 if "lion" in trainer.job.preset.optimizer.lower() else 2)
-    sizes["vae"] = _bytes(trainer.base.vae) / GIB
-    sizes["gradients"] = trained * 4 / GIB
-    sizes["optimizer"] = trained * moments / GIB
+    optimizer = trainer.job.preset.optimizer.lower()
+    moments = (1 if optimizer.endswith("8bit") else 4) * (1 if "lion" in optimizer else 2)
+    sizes["vae"] = _bytes(trainer.base.vae)
+    sizes["gradients"] = trained * 4
+    sizes["optimizer"] = trained * moments
     if trainer.job.preset.caches_latents:
-        sizes["latents in memory"] = _latent_bytes(trainer) / GIB
+        sizes["latents in memory"] = _latent_bytes(trainer)
     return sizes
+
+
+def _spoken(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"
 
 
 def _bytes(model: nn.Module) -> int:

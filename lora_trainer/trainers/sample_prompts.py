@@ -47,7 +47,8 @@ def read_prompts(value: str, seed: int) -> tuple[SamplePrompt, ...]:
             raise Refusal(f"sample_prompts: {path}: cannot be read ({error.strerror})") from error
         except UnicodeDecodeError as error:
             raise Refusal(f"sample_prompts: {path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    prompts, problems = [], []
+    prompts: list[SamplePrompt] = []
+    problems: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):

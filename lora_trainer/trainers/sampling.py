@@ -6,6 +6,7 @@ Letters: b batch (2 with guidance: without and with the prompt), n chunks.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from lora_trainer.draws import torch_generator
 from lora_trainer.losses.noise_schedule import BETA_END, BETA_START, TIMESTEPS
-from lora_trainer.models.text_encoding import Kind, encode_prompts, tokenize
+from lora_trainer.models.base_configs import Kind
+from lora_trainer.models.text_encoding import encode_prompts, token_count, tokenize
 from lora_trainer.trainers.sample_prompts import SamplePrompt
 
 # sample_sampler -> diffusers' scheduler and its options
@@ -90,7 +92,8 @@ class Drawing:
         scheduler.set_timesteps(prompt.steps)
         generator = torch_generator(prompt.seed, "preview")
         shape = (1, self.unet.config.in_channels, prompt.height_px // 8, prompt.width_px // 8)
-        latents = torch.randn(shape, generator=generator) * scheduler.init_noise_sigma
+        latents: Tensor = torch.randn(shape, generator=generator) * scheduler.init_noise_sigma
+        noise = _noise_source(scheduler, generator)
         guided = prompt.guidance > 1
         condition = self._condition([prompt.negative, prompt.text] if guided else [prompt.text])
         extra = None
@@ -109,7 +112,7 @@ class Drawing:
             if guided:
                 without, with_prompt = predicted.chunk(2)
                 predicted = without + prompt.guidance * (with_prompt - without)
-            latents = scheduler.step(predicted, timestep, latents, **self._noise(scheduler, generator)).prev_sample
+            latents = scheduler.step(predicted, timestep, latents, **noise).prev_sample
         return latents
 
     def _condition(self, texts: Sequence[str]) -> Any:
@@ -128,16 +131,13 @@ class Drawing:
 
     def _chunks(self, text: str) -> int:
         """As many chunks of 75 as the longest tokenizer's count of it asks for, three at most."""
-        words = max(
-            len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids) for tokenizer in self.tokenizers
-        )
+        words = max(token_count(tokenizer, text) for tokenizer in self.tokenizers)
         return min(3, max(1, -(-words // 75)))
 
-    @staticmethod
-    def _noise(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
-        """The samplers that add noise take a generator; the others refuse the argument."""
-        accepts = "generator" in scheduler.step.__code__.co_varnames
-        return {"generator": generator} if accepts else {}
+
+def _noise_source(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
+    """The samplers that add noise take a generator; the others refuse the argument."""
+    return {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
 
 
 @contextlib.contextmanager

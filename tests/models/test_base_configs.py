@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import (
     CONFIGS_KEY,
     KINDS,
@@ -17,6 +19,7 @@ from lora_trainer.models.base_configs import (
 )
 from lora_trainer.models.materialise import build_text_encoder, build_unet, build_vae
 
+PATH = Path("tiny.safetensors")
 VAE, CLIP_L, BIG_G, OPEN_CLIP_H = 83_653_863, 123_060_480, 694_659_840, 340_387_840
 PARAMETERS: dict[Kind, tuple[int, ...]] = {  # UNet, VAE, text encoders
     "sd15": (859_520_964, VAE, CLIP_L),
@@ -50,19 +53,22 @@ def test_scaling_factors_and_schedules() -> None:
 
 def test_configurations_travel_in_metadata() -> None:
     configs = published_configs("sd21")
-    assert configs_from_metadata({CONFIGS_KEY: configs_to_metadata("sd21", configs)}) == ("sd21", configs)
-    assert configs_from_metadata({"format": "pt"}) is None
+    assert configs_from_metadata(PATH, {CONFIGS_KEY: configs_to_metadata("sd21", configs)}) == ("sd21", configs)
+    assert configs_from_metadata(PATH, {"format": "pt"}) is None
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "Expecting property name"),
-        ("[]", "names the kind None"),
-        (json.dumps({"kind": "sd9"}), "names the kind 'sd9'"),
-        (json.dumps({"kind": "sd15", "unet": {}, "vae": {}}), "lacks scheduler, text_encoder"),
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[]", "the kind is None"),
+        (json.dumps({"kind": "sd9"}), "the kind is 'sd9'"),
+        (json.dumps({"kind": "sd15", "unet": {}, "vae": {}}), "without scheduler, text_encoder"),
     ],
 )
 def test_damaged_configurations(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        configs_from_metadata({CONFIGS_KEY: text})
+    with pytest.raises(Refusal) as refusal:
+        configs_from_metadata(PATH, {CONFIGS_KEY: text})
+    assert str(refusal.value) == (
+        f"tiny.safetensors: {CONFIGS_KEY} in its metadata is damaged ({message}); make or copy the file again"
+    )

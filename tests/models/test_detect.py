@@ -170,7 +170,12 @@ def test_other_input_channels(channels: int, words: str) -> None:
 
 
 def test_parts_that_are_missing_or_unknown() -> None:
-    no_text = {FIRST: (320, 4, 3, 3), TO_K: (640, 2048), SIZES: (1280, 2816), "conditioner.embedders.0.transformer.a": ()}
+    no_text = {
+        FIRST: (320, 4, 3, 3),
+        TO_K: (640, 2048),
+        SIZES: (1280, 2816),
+        "conditioner.embedders.0.transformer.a": (),
+    }
     assert _refusal(lambda: detect_tensors(PATH, no_text, {})) == (
         f"{PATH}: this is a Stable Diffusion XL UNet without its text encoder (conditioner.embedders.1.model.* is not "
         "there); give a complete checkpoint"
@@ -184,8 +189,8 @@ def test_parts_that_are_missing_or_unknown() -> None:
     assert _refusal(lambda: detect_tensors(PATH, {}, {})) == f"{PATH}: there are no tensors in this file; {GIVE}"
     damaged = {CONFIGS_KEY: '{"kind": "sd15"}'}
     assert _refusal(lambda: detect_tensors(PATH, SD15_SHAPES, damaged)) == (
-        f"{PATH}: the configurations in its metadata are damaged ({CONFIGS_KEY} lacks scheduler, text_encoder, unet, "
-        "vae); make the file anew"
+        f"{PATH}: {CONFIGS_KEY} in its metadata is damaged (without scheduler, text_encoder, unet, vae); "
+        "make or copy the file again"
     )
 
 

@@ -36,7 +36,13 @@ def test_an_unusual_unet_is_covered_from_its_full_config_as_well() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(
             block_out_channels=(8, 16, 16, 24, 40),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+            down_block_types=(
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+                "DownBlock2D",
+            ),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
             layers_per_block=(1, 3, 2, 2, 1),
             transformer_layers_per_block=(1, 2, 3, 1, 4),
@@ -47,7 +53,10 @@ def test_an_unusual_unet_is_covered_from_its_full_config_as_well() -> None:
     modules = unet_module_map(unet.config)
     _assert_one_to_one(unet, modules)
     assert modules["up_blocks.0.upsamplers.0.conv"] == "output_blocks.1.1.conv"  # without attention in the block
-    assert modules["mid_block.attentions.0.transformer_blocks.3.ff.net.2"] == "middle_block.1.transformer_blocks.3.ff.net.2"
+    assert (
+        modules["mid_block.attentions.0.transformer_blocks.3.ff.net.2"]
+        == "middle_block.1.transformer_blocks.3.ff.net.2"
+    )
 
 
 def test_an_unusual_vae_is_covered() -> None:
@@ -74,7 +83,7 @@ SDXL_NAMES = {
     "down_blocks.0.downsamplers.0.conv": "input_blocks.3.0.op",
     "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q": "input_blocks.4.1.transformer_blocks.0.attn1.to_q",
     "down_blocks.1.resnets.0.conv_shortcut": "input_blocks.4.0.skip_connection",
-    "down_blocks.2.attentions.1.transformer_blocks.9.ff.net.0.proj": "input_blocks.8.1.transformer_blocks.9.ff.net.0.proj",
+    "down_blocks.2.attentions.1.transformer_blocks.9.norm3": "input_blocks.8.1.transformer_blocks.9.norm3",
     "mid_block.resnets.1.time_emb_proj": "middle_block.2.emb_layers.1",
     "up_blocks.0.attentions.2.proj_in": "output_blocks.2.1.proj_in",
     "up_blocks.0.upsamplers.0.conv": "output_blocks.2.2.conv",
@@ -85,7 +94,7 @@ SD15_NAMES = {
     "down_blocks.0.attentions.0.proj_in": "input_blocks.1.1.proj_in",
     "down_blocks.3.resnets.1.norm1": "input_blocks.11.0.in_layers.0",
     "up_blocks.0.upsamplers.0.conv": "output_blocks.2.1.conv",
-    "up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_out.0": "output_blocks.11.1.transformer_blocks.0.attn2.to_out.0",
+    "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.2": "output_blocks.11.1.transformer_blocks.0.ff.net.2",
 }
 VAE_NAMES = {
     "encoder.down_blocks.2.downsamplers.0.conv": "encoder.down.2.downsample.conv",

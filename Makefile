@@ -1,0 +1,43 @@
+# The commands of the project. Everything runs in .venv, which `make install` makes; see README.md for plain pip.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE = 1
+
+.PHONY: help install demo test test-all lint docs clean
+
+help:  ## say what each target does
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed  ## make .venv with everything that a CPU run and the tests need
+
+.venv/installed: setup.cfg constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[dev]
+	@touch $@
+
+build/demo/base.safetensors: | .venv/installed
+	$(BIN)/python -m tools.make_tiny_model --kind sdxl --single-file $@
+
+demo: install build/demo/base.safetensors  ## train a small LoRA on a CPU, from nothing to pictures, in two minutes
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		-m lora_trainer --preset presets/demo.json --restart
+
+test: install lint  ## lint, types and the tests, in under ten minutes on two cores
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: install lint  ## the same with the slow tests
+	$(BIN)/python -m pytest -n 2
+
+lint: install  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m tools.make_docs --check
+
+docs: install  ## write the preset reference and the JSON Schemas anew
+	$(BIN)/python -m tools.make_docs
+
+clean:  ## remove what was made
+	rm -rf .venv build output
