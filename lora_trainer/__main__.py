@@ -7,9 +7,13 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_trainer import __version__
 from lora_trainer.errors import Refusal
+
+if TYPE_CHECKING:
+    from lora_trainer.config.reader import Loaded
 
 # Nothing here may import torch: --help, --check, --explain and --schema answer at once.
 
@@ -20,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _answer(options)
     except Refusal as refusal:
-        if os.environ.get("RANK", "0") == "0":  # the processes of one run would all say the same
+        if _is_main():
             for problem in refusal.problems:
                 print(problem, file=sys.stderr)  # noqa: T201 - the command line's own voice
         return refusal.exit_status
@@ -52,22 +56,24 @@ def _answer(options: argparse.Namespace) -> int:
     return _train(loaded, options)
 
 
-def _train(loaded: object, options: argparse.Namespace) -> int:
-    from lora_trainer.engine.resume import AlreadyFinished
-    from lora_trainer.engine.signals import Stopped
-    from lora_trainer.engine.step import NonFiniteError
-    from lora_trainer.trainers.run import run
+def _train(loaded: Loaded, options: argparse.Namespace) -> int:
+    from lora_trainer.engine.signals import Stopped, StopRequest
 
+    stop = StopRequest()
     try:
-        run(loaded, dry=options.dry_run, restart=options.restart)  # type: ignore[arg-type]
-    except AlreadyFinished as finished:
-        print(finished)  # noqa: T201
-    except NonFiniteError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 1
+        stop.install()  # now, because loading torch takes seconds in which a person may think again
+        from lora_trainer.trainers.run import run
+
+        return run(loaded, stop, dry=options.dry_run, restart=options.restart)
     except Stopped as stopped:
+        if stopped.message and _is_main():
+            print(stopped.message, file=sys.stderr)  # noqa: T201
         return stopped.exit_status
-    return 0
+
+
+def _is_main() -> bool:
+    """Whether this is the one process of the run that speaks; the others would say the same."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,14 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 PLAIN_EVERY_S = 10.0  # how often a run without a terminal says where it is
 
-console = Console(stderr=False, highlight=False, soft_wrap=True)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
 
 
 class _Lines(logging.Handler):
     """Writes above a running progress bar, and never breaks or colours a line: paths stay as they are."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+        where = errors if record.levelno >= logging.ERROR else console
+        where.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
 
 
 def set_up_logging(main: bool) -> None:
@@ -29,8 +31,8 @@ def set_up_logging(main: bool) -> None:
     package = logging.getLogger("lora_trainer")
     package.handlers[:] = [_Lines()]
     package.propagate = False
-    package.setLevel(logging.INFO if main else logging.ERROR)
-    for library in ("bitsandbytes", "diffusers", "transformers"):  # their warnings are about uses that are not ours
+    package.setLevel(logging.INFO if main else logging.CRITICAL)
+    for library in ("diffusers", "transformers"):  # their warnings are about uses that are not ours
         logging.getLogger(library).setLevel(logging.ERROR)
     if hasattr(sys.stdout, "reconfigure"):  # a Windows console may not know the letters of a file name
         sys.stdout.reconfigure(errors="replace")

@@ -16,9 +16,10 @@ LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what accele
 class Stopped(BaseException):
     """A signal ended the run before there was anything to save, or after it was saved."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, message: str = "") -> None:
         super().__init__(number)
         self.exit_status = 128 + number
+        self.message = message
 
 
 class StopRequest:
@@ -41,9 +42,9 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if not self.in_loop:
-            raise Stopped(number)
+            raise Stopped(number, "stopped before the first step")
         if self.signal is not None and number == signal.SIGINT:
-            raise Stopped(number)
+            raise Stopped(number, "stopped at once; the same command goes on from the last checkpoint")
         if self.signal is None:
             self.signal = number
 

@@ -1,1 +1,1 @@
-"""..."""
+"""Noise, timesteps and weights: pure functions of tensors and numbers."""

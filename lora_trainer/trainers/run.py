@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.reader import Loaded
 from lora_trainer.engine.cadence import Cadence
@@ -20,20 +22,44 @@ from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import AlreadyFinished, find_start
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.signals import StopRequest
+from lora_trainer.engine.step import NonFiniteError
 from lora_trainer.engine.trackers import open_trackers
 from lora_trainer.errors import Refusal
 from lora_trainer.trainers.starts import STARTS
 
 log = logging.getLogger(__name__)
 
+OUT_OF_MEMORY = (
+    "the device is out of memory. In this order: gradient_checkpointing true, cache_latents true, a smaller "
+    "train_batch_size with more gradient_accumulation_steps, an 8-bit optimizer, a smaller max_resolution; "
+    "the same command then goes on from the last checkpoint if the pictures per step stay the same"
+)
 
-def run(loaded: Loaded, *, dry: bool = False, restart: bool = False) -> None:
-    """Train what the preset says, or only plan it. Refusal, NonFiniteError and Stopped are for the command line."""
-    stop = StopRequest()
-    stop.install()
-    preset = loaded.preset
+
+def run(loaded: Loaded, stop: StopRequest, *, dry: bool = False, restart: bool = False) -> int:
+    """Train what the preset says, or only plan it. The exit status is 0, or 1 when the training failed.
+
+    Raises Refusal for what the person can mend, and Stopped after a signal.
+    """
     processes = Processes()
     set_up_logging(processes.is_main)
+    try:
+        _run(loaded, processes, stop, dry=dry, restart=restart)
+    except AlreadyFinished as finished:
+        log.info("%s", finished)
+    except NonFiniteError as error:
+        log.error("%s", error)
+        return 1
+    except torch.OutOfMemoryError as error:
+        log.error("%s (%s)", OUT_OF_MEMORY, str(error).split(". ")[0])
+        return 1
+    finally:
+        processes.close()
+    return 0
+
+
+def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, restart: bool) -> None:
+    preset = loaded.preset
     start = STARTS[preset.trainer]
     folder = RunFolder(Path(preset.output_dir), preset.output_name)
     precision, note = choose_precision(preset.mixed_precision, processes.device)
