@@ -17,7 +17,7 @@ class Model:
 
     pretrained_model_name_or_path: PathText = setting(
         "",
-        "The base model: a .safetensors or .ckpt file, a diffusers folder or a Hugging Face name.",
+        "The base model: a .safetensors or .ckpt file, or a diffusers folder. Nothing is downloaded.",
         required=True,
         example="models/sd_xl_base_1.0.safetensors",
     )

@@ -182,8 +182,11 @@ class Loop:
             return
         if self.processes.is_main:
             label = f"e{self.length.epoch(done):06d}" if by_epoch else f"{done:06d}"
-            for path in self.trainer.preview(self.settings.folder.samples, label, done):
-                log.info("sample %s", path)
+            try:
+                for path in self.trainer.preview(self.settings.folder.samples, label, done):
+                    log.info("sample %s", path)
+            except (OSError, torch.OutOfMemoryError) as error:  # no reason to lose a night's training
+                log.warning("no preview at step %d: %s", done, error)
         self.processes.barrier()
 
     # -- state ------------------------------------------------------------------------------------------------------
@@ -204,25 +207,25 @@ class Loop:
         self.processes.barrier()
         return start
 
-    def _checkpoint(self, done: int) -> None:
-        """Save everything that a continuation needs. A full disk is no reason to lose the run: the old one stays."""
+    def _checkpoint(self, done: int) -> bool:
+        """Save everything that a continuation needs, and say whether that went well.
+
+        A full disk is no reason to lose the run: it goes on, and the checkpoint before is still there.
+        """
         self._check_weights()
+        saved = True
         if self.processes.is_main:
             try:
                 manifest = {"fingerprint": dict(self.settings.fingerprint), "machine": machine_facts(self.processes)}
                 self.checkpoints.save(done, self._state(done), manifest)
                 self._status("running", step=done)
             except SAVE_ERRORS as error:
+                saved = False
                 free = self.checkpoints.free_gib()
-                log.warning(
-                    "cannot write the checkpoint of step %d (%.2f GiB are free): %s; the run goes on, and the last "
-                    "checkpoint is still there",
-                    done,
-                    free,
-                    error,
-                )
+                log.warning("cannot write the checkpoint of step %d (%.2f GiB are free): %s", done, free, error)
         self.processes.barrier()
         self.timer.restart()
+        return saved
 
     def _state(self, done: int) -> dict[str, Any]:
         """All that must survive a stop, listed in one place; `_load` is its mirror."""
@@ -291,10 +294,11 @@ class Loop:
         return self.processes.any(flag)
 
     def _stop(self, done: int) -> None:
-        self._checkpoint(done)
+        saved = self._checkpoint(done)
         number = self.stop.signal or 15
         self._status("stopped", step=done, exit_status=128 + number, continue_with=self.settings.continue_command)
-        log.info("stopped after step %d of %d; everything is saved", done, self.length.total_steps)
+        what = "everything is saved" if saved else "its checkpoint could not be written, the one before is still there"
+        log.info("stopped after step %d of %d; %s", done, self.length.total_steps, what)
         log.info("to go on, give the same command again: %s", self.settings.continue_command)
         raise Stopped(number)
 

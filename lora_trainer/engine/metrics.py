@@ -58,7 +58,7 @@ class Readings:
         if self.device.type == "cuda":
             host = torch.empty(stacked.shape, pin_memory=True)
             host.copy_(stacked, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         else:
             host = stacked.cpu()

@@ -22,20 +22,25 @@ class Group:
     weights: Mapping[str, nn.Parameter]
 
 
+Build = Callable[[list[dict[str, Any]], dict[str, Any]], torch.optim.Optimizer]
+
+
 def _torch_adamw(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, **{"fused": True, **options})
 
 
 def _lion(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-    from lion_pytorch import Lion
+    import lion_pytorch
 
-    return Lion(groups, **options)
+    optimizer: torch.optim.Optimizer = lion_pytorch.Lion(groups, **options)
+    return optimizer
 
 
 def _prodigy(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-    from prodigyopt import Prodigy
+    import prodigyopt
 
-    return Prodigy(groups, **options)
+    optimizer: torch.optim.Optimizer = prodigyopt.Prodigy(groups, **options)
+    return optimizer
 
 
 def _adafactor(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
@@ -43,10 +48,10 @@ def _adafactor(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.o
 
     if options.get("relative_step", True):  # it finds its own rate, and refuses to be given one
         groups = [{**group, "lr": None} for group in groups]
-    return Adafactor(groups, **options)
+    return Adafactor(groups, **options)  # type: ignore[no-untyped-call]
 
 
-def _bitsandbytes(name: str) -> Callable[[list[dict[str, Any]], dict[str, Any]], torch.optim.Optimizer]:
+def _bitsandbytes(name: str) -> Build:
     def build(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise Refusal(
@@ -61,7 +66,7 @@ def _bitsandbytes(name: str) -> Callable[[list[dict[str, Any]], dict[str, Any]],
     return build
 
 
-OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], dict[str, Any]], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Build] = {
     "adamw": _torch_adamw,
     "adamw8bit": _bitsandbytes("AdamW8bit"),
     "lion": _lion,

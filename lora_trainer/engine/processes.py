@@ -54,7 +54,7 @@ class Processes:
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device
+        return torch.device(self.accelerator.device)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module under DDP, or itself in a run of one process.

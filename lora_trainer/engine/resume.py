@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lora_trainer.engine.checkpoints import CheckpointFolder, Found, differences
@@ -36,7 +37,7 @@ def find_start(folder: RunFolder, fingerprint: Mapping[str, Any], total_steps: i
             )
         return found
     status = folder.status()
-    if status is not None and status.get("state") == "finished":
+    if status is not None and status.get("state") == "finished" and Path(str(status.get("result"))).exists():
         _refuse_other_run(folder, "a finished run", status.get("fingerprint", {}), fingerprint)
         if status.get("total_steps") == total_steps:
             raise AlreadyFinished(f"this run is finished: {status.get('result')}; --restart trains it anew")

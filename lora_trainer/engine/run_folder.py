@@ -123,6 +123,6 @@ def _alive(status: Mapping[str, Any]) -> bool:
     if pid == os.getpid() or not isinstance(pid, int):
         return False
     try:
-        return abs(psutil.Process(pid).create_time() - float(status["process_started"])) < 1
+        return bool(abs(psutil.Process(pid).create_time() - float(status["process_started"])) < 1)
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False

@@ -100,6 +100,7 @@ class LoraTrainer:
 def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bool = False) -> LoraTrainer:
     """Load the models, put the LoRA in, encode the pictures. A dry build encodes none; its steps do it themselves."""
     preset, device = job.preset, processes.device
+    log.info("loading %s", job.checkpoint.path)
     base = load_base_model(job.checkpoint, dtype=precision.dtype, vae=Path(preset.vae) if preset.vae else None)
     if note := use_attention(base.unet, preset.xformers, device):
         log.info("%s", note)
@@ -126,6 +127,14 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
         preset.flip_aug,
     )
     total_steps = job.total_steps(data.plan.steps_per_epoch)
+    log.info(
+        "%d pictures, %d with their repeats, in %d buckets: %d steps an epoch, %d in all",
+        job.summary.pictures,
+        job.summary.uses,
+        len(job.summary.uses_in),
+        data.plan.steps_per_epoch,
+        total_steps,
+    )
     phase = _phase(job, base, device, total_steps)
     return LoraTrainer(job, base, [phase], data, total_steps, names, LoraFacts(job, base))
 
@@ -279,5 +288,6 @@ def _latents(job: LoraJob, base: BaseModel, processes: Processes) -> LatentCache
     )
     team = Team(processes.rank, processes.world, processes.gather)
     encode_here: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = lambda pixels: encode(base.vae, pixels)  # noqa: E731
+    log.info("encoding %d pictures", len(job.samples))
     with counted("encoding pictures", len(job.samples)) as advance:
         return LatentCache.build(job.samples, encode_here, settings, team, advance)

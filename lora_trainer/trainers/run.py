@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -122,7 +123,7 @@ def _settings(
         checkpoint=Cadence(preset.checkpoint_every_n_epochs, preset.checkpoint_every_n_steps),
         checkpoint_minutes=preset.checkpoint_every_n_minutes,
         log_every=preset.log_every,
-        workers=preset.max_data_loader_n_workers,
+        workers=min(preset.max_data_loader_n_workers, os.cpu_count() or 1),
         track=track,
         seed=job.seed,
         continue_command=_command(),
