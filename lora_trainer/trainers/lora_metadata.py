@@ -24,6 +24,13 @@ from lora_trainer.models.kohya_metadata import (
 from lora_trainer.trainers.lora_job import LoraJob
 
 
+# sd-scripts writes None where these are off
+NONE_WHEN_OFF = (
+    "adaptive_noise_scale", "ip_noise_gamma", "min_snr_gamma", "multires_noise_iterations", "network_dropout",
+    "noise_offset", "scale_weight_norms",
+)  # fmt: skip
+
+
 @dataclass
 class LoraFacts:
     """The facts that stay the same for all files of a run; hashing the base model happens once."""
@@ -45,13 +52,17 @@ class LoraFacts:
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
-        """The preset's values, and the rates that were trained with in place of those that were written."""
+        """The preset's values, with what was trained with in place of what was written: rates, seed, number format."""
         preset = self.job.preset
         values = {
-            name: value for name, value in vars(preset).items() if not isinstance(value, SecretStr) and value != ""
+            name: None if name in NONE_WHEN_OFF and not value else value
+            for name, value in vars(preset).items()
+            if not isinstance(value, SecretStr) and value != ""
         }
         return values | {
             "seed": self.job.seed,
+            "mixed_precision": self.job.fingerprint["mixed_precision"],
+            "learning_rate": preset.unet_rate or preset.text_encoder_rate,
             "unet_lr": preset.unet_rate,
             "text_encoder_lr": preset.text_encoder_rate,
             "network_alpha": preset.effective_network_alpha,
