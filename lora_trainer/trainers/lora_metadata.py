@@ -23,7 +23,6 @@ from lora_trainer.models.kohya_metadata import (
 )
 from lora_trainer.trainers.lora_job import LoraJob
 
-
 # sd-scripts writes None where these are off
 NONE_WHEN_OFF = (
     "adaptive_noise_scale", "ip_noise_gamma", "min_snr_gamma", "multires_noise_iterations", "network_dropout",

@@ -34,9 +34,10 @@ SAMPLERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "dpm_2_a": ("KDPM2AncestralDiscreteScheduler", {}),
     "dpmsolver": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
-    "dpmsingle": ("DPMSolverSinglestepScheduler", {}),
+    "dpmsingle": ("DPMSolverSinglestepScheduler", {"lower_order_final": True}),
 }
-KARRAS_NAMES = {f"k_{name}": name for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")}
+# the other half of sd-scripts' names: k-diffusion called the same samplers so
+K_DIFFUSION_NAMES = {f"k_{name}": name for name in ("lms", "euler", "euler_a", "dpm_2", "dpm_2_a")}
 WITH_RESCALED_BETAS = ("ddim", "euler", "euler_a", "dpmsolver", "dpmsolver++")
 
 
@@ -49,7 +50,7 @@ class Sampler:
     zero_terminal_snr: bool
 
     def scheduler(self) -> Any:
-        name = KARRAS_NAMES.get(self.name, self.name)
+        name = K_DIFFUSION_NAMES.get(self.name, self.name)
         scheduler, options = SAMPLERS[name]
         facts: dict[str, Any] = {
             "beta_start": BETA_START,
