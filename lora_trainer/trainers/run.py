@@ -24,7 +24,7 @@ from lora_trainer.engine.resume import AlreadyFinished, find_start
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.signals import StopRequest
 from lora_trainer.engine.step import NonFiniteError
-from lora_trainer.engine.trackers import open_trackers
+from lora_trainer.engine.trackers import open_trackers, tracker_names
 from lora_trainer.errors import Refusal
 from lora_trainer.trainers.starts import STARTS
 
@@ -63,6 +63,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     preset = loaded.preset
     start = STARTS[preset.trainer]
     folder = RunFolder(Path(preset.output_dir), preset.output_name)
+    tracker_names(preset.log_with)  # a missing package is refused before anything is loaded
     precision, note = choose_precision(preset.mixed_precision, processes.device)
     _say(loaded, note)
     job = _from_main(processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart)))
