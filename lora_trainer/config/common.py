@@ -47,7 +47,7 @@ class Logging:
     log_every: Positive = setting(10, "Steps between two lines of the log.", may_change=True)
     log_with: Annotated[Literal["tensorboard", "wandb", "swanlab", "all", "none"], AnyCase()] = setting(
         "tensorboard",
-        "Where losses, rates and previews are recorded; all means every tracker that is installed.",
+        "Where losses and rates are recorded; all means every tracker that is installed.",
         may_change=True,
         old_names={"use_wandb": {True: "wandb", False: "tensorboard"}},
     )

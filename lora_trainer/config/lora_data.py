@@ -80,8 +80,8 @@ class Caches:
 
     cache_latents: Switch = setting(
         True,
-        "Encode every image once before training. The latents are a sample of the VAE's distribution, which then "
-        "stays the same.",
+        "Encode every image once before training. Mean and deviation of the VAE are kept, so that its noise is drawn "
+        "anew at every step.",
     )
     cache_latents_to_disk: Switch = setting(
         False, "Keep the latents beside the images for the next run; asks for cache_latents too."

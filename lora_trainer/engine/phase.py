@@ -71,6 +71,7 @@ class Trainer(Protocol):
     """One kind of training, ready to run. `step` counts from 0; `done` is the number of finished steps."""
 
     total_steps: int
+    suffix: str  # of an exported file
     phases: Sequence[Phase]
     state: Mapping[str, Stateful]
 

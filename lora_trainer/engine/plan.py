@@ -26,14 +26,15 @@ Rows = Sequence[tuple[str, str]]
 def dry_run(trainer: Trainer, rows: Rows, settings: RunSettings, processes: Processes, precision: Precision) -> None:
     """Print the plan and run one step of the largest batch. Nothing is written."""
     length = Length(trainer.total_steps, trainer.steps_per_epoch)
-    files = _files(settings, length)
+    files = _files(settings, length, trainer.suffix)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
     table.add_row("steps", f"{length.steps_per_epoch} an epoch, {length.total_steps} in all, {length.epochs} epochs")
-    table.add_row("images a step", f"{trainer.total_batch} over {processes.world} processes")
+    shared = f" over {processes.world} processes" if processes.world > 1 else ""
+    table.add_row("images a step", f"{trainer.total_batch}{shared}")
     for phase in trainer.phases:
         factors = [phase.schedule(step) for step in range(length.total_steps)]
         for group in phase.optimizer.param_groups:
@@ -86,12 +87,12 @@ def _rate_line(base: float, factors: Sequence[float]) -> str:
     return f"{blocks}  " + ", ".join(f"step {place}: {base * factors[place]:.2e}" for place in places)
 
 
-def _files(settings: RunSettings, length: Length) -> list[str]:
+def _files(settings: RunSettings, length: Length, suffix: str) -> list[str]:
     """Every exported file in the order of writing."""
     name, found = settings.folder.name, []
     for done in range(1, length.total_steps):
         if settings.save.due_epoch(done, length):
-            found.append(f"{name}-{length.epoch(done):06d}.safetensors")
+            found.append(f"{name}-{length.epoch(done):06d}{suffix}")
         if settings.save.due_step(done, length):
-            found.append(f"{name}-step{done:08d}.safetensors")
-    return [*found, f"{name}.safetensors"]
+            found.append(f"{name}-step{done:08d}{suffix}")
+    return [*found, f"{name}{suffix}"]

@@ -34,6 +34,12 @@ class Processes:
             project_dir=logging_dir,
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started > 1 and self.world == 1:
+            raise Refusal(
+                f"{started} processes were started, but without a GPU each would train on its own and write the same "
+                "files; set ACCELERATE_USE_CPU=1 to share the work on the CPU, or start one process"
+            )
         if self.accelerator.distributed_type not in PLAIN:
             raise Refusal(
                 f"accelerate's configuration asks for {self.accelerator.distributed_type.value}, which is not yet "
@@ -101,8 +107,3 @@ class Processes:
     def close(self) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def rank_from_environment() -> int:
-    """This process's rank before torch is loaded, as every launcher tells it."""
-    return int(os.environ.get("RANK", "0"))

@@ -52,6 +52,7 @@ class LoraTrainer:
     names: Mapping[Part, Mapping[str, str]]  # kohya's name of each layer, by part and path
     facts: LoraFacts
     state: Mapping[str, Stateful] = field(default_factory=dict)
+    suffix: str = ".safetensors"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,7 +72,7 @@ class LoraTrainer:
     def export(self, stem: Path, done: int) -> Path:
         models = parts_of(self.base)
         weights = by_kohya_name(self.names, {part: lora_weights(models[part]) for part in self.names})
-        path = stem.with_name(stem.name + ".safetensors")
+        path = stem.with_name(stem.name + self.suffix)
         metadata = self.facts.metadata(done, self.total_steps, self.steps_per_epoch)
         atomic.write_bytes(path, lora_file_bytes(weights, SAVE_DTYPES[self.job.preset.save_precision], metadata))
         return path

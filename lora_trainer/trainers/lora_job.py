@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from lora_trainer.data.batches import BatchPlan
 from lora_trainer.data.buckets import BucketSettings
 from lora_trainer.data.folders import read_folders
 from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize, survey
+from lora_trainer.engine.cadence import Cadence
 from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
 from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
@@ -50,6 +52,20 @@ class LoraJob:
     def plan(self) -> BatchPlan:
         buckets = [sample.placement.bucket_px for sample in self.samples]
         return BatchPlan(buckets, [sample.repeats for sample in self.samples], self.total_batch, self.seed)
+
+    @property
+    def saves(self) -> Cadence:
+        return Cadence(self.preset.save_every_n_epochs, self.preset.save_every_n_steps)
+
+    @property
+    def previews(self) -> Cadence:
+        """Epochs come before steps; without prompts there is nothing to draw."""
+        by_epoch = self.preset.sample_every_n_epochs
+        return Cadence(by_epoch, 0 if by_epoch else self.preset.sample_every_n_steps) if self.prompts else Cadence()
+
+    @property
+    def workers(self) -> int:
+        return min(self.preset.max_data_loader_n_workers, os.cpu_count() or 1)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """max_train_epochs before max_train_steps before epoch; an epoch is a complete pass over the data."""

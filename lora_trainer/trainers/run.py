@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -113,18 +112,16 @@ def _seed(preset: CommonPreset, folder: RunFolder, restart: bool) -> int:
 def _settings(
     loaded: Loaded, job: Any, folder: RunFolder, track: Callable[[Mapping[str, float], int], None]
 ) -> RunSettings:
-    preset: Any = loaded.preset
-    by_epoch = preset.sample_every_n_epochs if job.prompts else 0
-    by_step = preset.sample_every_n_steps if job.prompts and not by_epoch else 0
+    preset = loaded.preset
     return RunSettings(
         folder=folder,
         fingerprint=job.fingerprint,
-        save=Cadence(preset.save_every_n_epochs, preset.save_every_n_steps),
-        preview=Cadence(by_epoch, by_step),
+        save=job.saves,
+        preview=job.previews,
         checkpoint=Cadence(preset.checkpoint_every_n_epochs, preset.checkpoint_every_n_steps),
         checkpoint_minutes=preset.checkpoint_every_n_minutes,
         log_every=preset.log_every,
-        workers=min(preset.max_data_loader_n_workers, os.cpu_count() or 1),
+        workers=job.workers,
         track=track,
         seed=job.seed,
         continue_command=_command(),
