@@ -1,6 +1,5 @@
 """The keys that every trainer's preset has."""
 
-# ruff: noqa: RUF009 (setting is dataclasses.field with the key's story)
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """The keys of a LoRA preset about the noise that is added and the loss that is taken."""
 
-# ruff: noqa: RUF009 (setting is dataclasses.field with the key's story)
 from __future__ import annotations
 
 from dataclasses import dataclass

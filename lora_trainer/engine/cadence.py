@@ -50,6 +50,9 @@ class Cadence:
         ]
 
 
+NEVER = Cadence()
+
+
 class Timer:
     """Every so many minutes of wall time; 0 is never. It may decide about checkpoints only, never about training."""
 

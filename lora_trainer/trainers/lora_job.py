@@ -16,7 +16,7 @@ from lora_trainer.data.batches import BatchPlan
 from lora_trainer.data.buckets import BucketSettings
 from lora_trainer.data.folders import read_folders
 from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize, survey
-from lora_trainer.engine.cadence import Cadence
+from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
 from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
@@ -61,7 +61,7 @@ class LoraJob:
     def previews(self) -> Cadence:
         """Epochs come before steps; without prompts there is nothing to draw."""
         by_epoch = self.preset.sample_every_n_epochs
-        return Cadence(by_epoch, 0 if by_epoch else self.preset.sample_every_n_steps) if self.prompts else Cadence()
+        return Cadence(by_epoch, 0 if by_epoch else self.preset.sample_every_n_steps) if self.prompts else NEVER
 
     @property
     def workers(self) -> int:

@@ -67,7 +67,7 @@ def test_the_placeholders_of_pdxl_are_refused_all_at_once() -> None:
         "(The name of the files that are written, without an ending)",
         f"{PDXL}:91:36 pretrained_model_name_or_path: still the placeholder ...; write it here or add --set "
         "pretrained_model_name_or_path=models/sd_xl_base_1.0.safetensors "
-        "(The base model: a .safetensors or .ckpt file, a diffusers folder or a Hugging Face name)",
+        "(The base model: a .safetensors or .ckpt file, or a diffusers folder)",
         f"{PDXL}:123:21 train_data_dir: still the placeholder ...; write it here or add --set "
         "train_data_dir=data/my_character (The folder of folders named <repeats>_<words>, such as 10_my character)",
     )
@@ -234,7 +234,7 @@ def test_required_keys_that_are_missing_or_empty(write: Write) -> None:
         load_preset(path)
     assert caught.value.problems == (
         f"{path}:1:1 pretrained_model_name_or_path: missing; write it, for example models/sd_xl_base_1.0.safetensors "
-        "(The base model: a .safetensors or .ckpt file, a diffusers folder or a Hugging Face name)",
+        "(The base model: a .safetensors or .ckpt file, or a diffusers folder)",
         f"{path}:1:1 train_data_dir: missing; write it, for example data/my_character "
         "(The folder of folders named <repeats>_<words>, such as 10_my character)",
         f"{path}:2:17 output_dir: empty; write it, for example output/my_run "
