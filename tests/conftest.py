@@ -1,0 +1,134 @@
+"""What all tests share: tiny base models, small photographs, and a preset that trains on them in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models more threads are ten times slower
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+PHOTOS = REPOSITORY / "presets" / "photos" / "2_photo"
+
+TinyPath = Callable[..., Path]
+WritePreset = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> TinyPath:
+    """`tiny_path("sdxl")` is a diffusers folder, `tiny_path("sdxl", ".safetensors")` and ".ckpt" are files."""
+    from lora_trainer.models.tiny_models import make_tiny_model
+
+    root = tmp_path_factory.mktemp("tiny models ü")
+
+    def find(kind: str, suffix: str = "") -> Path:
+        path = root / f"{kind}{suffix}"
+        if not path.exists():
+            make_tiny_model(kind, path, single_file=bool(suffix))
+        return path
+
+    return find
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four photographs of two shapes, twice an epoch."""
+    folder = tmp_path / "bilder ä" / "2_photo"
+    folder.mkdir(parents=True)
+    for name in ("cat", "coffee", "coins", "galaxies"):
+        for suffix in (".jpg", ".txt"):
+            shutil.copy(PHOTOS / f"{name}{suffix}", folder)
+    return folder.parent
+
+
+@pytest.fixture
+def write_preset(tmp_path: Path, photos: Path, tiny_path: TinyPath) -> WritePreset:
+    """`write_preset(kind="sdxl", suffix=".safetensors", key=value, ...)` writes a quick preset and gives its path."""
+
+    def write(kind: str = "sdxl", suffix: str = ".safetensors", **keys: Any) -> Path:
+        preset: dict[str, Any] = {
+            "pretrained_model_name_or_path": str(tiny_path(kind, suffix)),
+            "sdxl": kind.startswith("sdxl"),
+            "v2": kind.startswith("sd21"),
+            "v_parameterization": kind.endswith("-v"),
+            "train_data_dir": str(photos),
+            "output_dir": str(tmp_path / "out put"),
+            "output_name": "tiny",
+            "mixed_precision": "no",
+            "save_precision": "float",
+            "xformers": "sdpa",
+            "max_resolution": "96,96",
+            "bucket_reso_steps": 32,
+            "network_dim": 4,
+            "network_alpha": 4,
+            "optimizer": "AdamW",
+            "unet_lr": 0.001,
+            "text_encoder_lr": 0.0005,
+            "lr_scheduler": "constant",
+            "lr_warmup": 0,
+            "train_batch_size": 2,
+            "epoch": 2,
+            "save_every_n_epochs": 0,
+            "log_every": 1,
+            "log_with": "none",
+            "seed": 7,
+            **keys,
+        }
+        path = tmp_path / "preset.json"
+        path.write_text(json.dumps(preset), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The output folder of `write_preset`."""
+    return tmp_path / "out put"
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command line in this process: `train(preset, "--set", "epoch=1")` gives the exit status."""
+    from lora_trainer.engine.signals import StopRequest
+
+    monkeypatch.setattr(StopRequest, "install", lambda self: None)  # pytest needs its own Ctrl-C
+
+    def run(preset: Path, *arguments: str) -> int:
+        from lora_trainer.__main__ import main
+
+        return main(["--preset", str(preset), *arguments])
+
+    return run
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Start the command line as a process of its own."""
+
+    def popen(preset: Path, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "lora_trainer", "--preset", str(preset), *arguments]
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+
+    return popen
+
+
+@pytest.fixture
+def rows(out: Path) -> Callable[[], list[dict[str, Any]]]:
+    """The lines of metrics.jsonl."""
+
+    def read() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    return read
