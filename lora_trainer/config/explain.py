@@ -8,7 +8,7 @@ from lora_trainer.config import other_models
 from lora_trainer.config.problems import did_you_mean, shown
 from lora_trainer.config.schema import default_as_written
 from lora_trainer.config.setting import Key, keys_of
-from lora_trainer.config.trainers import DEFAULT_TRAINER, TRAINERS
+from lora_trainer.config.trainers import DEFAULT_TRAINER, trainer_named
 from lora_trainer.errors import Refusal
 
 WIDTH = 100
@@ -16,14 +16,13 @@ WIDTH = 100
 
 def explain(key: str, trainer: str = DEFAULT_TRAINER) -> str:
     """A few lines about a key, under its present or a former name. Raises Refusal for a key that is not known."""
-    if trainer not in TRAINERS:
-        raise Refusal(f"there is no trainer {trainer}; there is {', '.join(TRAINERS)}{did_you_mean(trainer, TRAINERS)}")
-    keys = keys_of(TRAINERS[trainer].preset)
+    row = trainer_named(trainer)
+    keys = keys_of(row.preset)
     former = {old: name for name, each in keys.items() for old in each.setting.old_names}
     name = former.get(key, key)
     if name in keys:
         return _page(keys[name], former_name=key if key in former else "")
-    if TRAINERS[trainer].with_gui_keys and key in other_models.KEYS:
+    if row.with_gui_keys and key in other_models.KEYS:
         return f"{key}: for models that lora_trainer does not train; it trains SD 1.x, SD 2.x and SDXL."
     raise Refusal(f"{key}: no key of the trainer {trainer}{did_you_mean(key, [*keys, *former])}")
 

@@ -10,14 +10,14 @@ from pydantic import SecretStr
 from lora_trainer.config import other_models
 from lora_trainer.config.kinds import value_schema
 from lora_trainer.config.setting import Key, keys_of
-from lora_trainer.config.trainers import TRAINERS
+from lora_trainer.config.trainers import trainer_named
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
 
 
 def json_schema(trainer: str) -> dict[str, object]:
     """The schema (draft 2020-12) of one trainer's presets; it takes every spelling that the GUI writes."""
-    entry = TRAINERS[trainer]
+    entry = trainer_named(trainer)
     properties: dict[str, object] = {}
     for key in keys_of(entry.preset).values():
         properties[key.name] = _property(key)

@@ -10,6 +10,8 @@ from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.findings import Rule
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.lora_rules import LORA_RULES
+from lora_trainer.config.problems import did_you_mean
+from lora_trainer.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,10 @@ TRAINERS = MappingProxyType(
         "lora": Trainer(LoraPreset, LORA_RULES, with_gui_keys=True),
     }
 )
+
+
+def trainer_named(name: str) -> Trainer:
+    """The row of the table. Raises Refusal with the names there are."""
+    if name not in TRAINERS:
+        raise Refusal(f"there is no trainer {name}; there is {', '.join(TRAINERS)}{did_you_mean(name, TRAINERS)}")
+    return TRAINERS[name]

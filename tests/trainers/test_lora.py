@@ -32,9 +32,8 @@ def trained_models(path: Path, file: Path, kind: str) -> Any:
     switches = {"sdxl": kind == "sdxl", "v2": kind.startswith("sd21"), "v_parameterization": kind.endswith("-v")}
     base = load_base_model(check_agreement(detect(path), **switches))
     models = parts_of(base)
-    names = {
-        part: kohya_names(base.kind, part, lora_targets(model), base.unet.config) for part, model in models.items()
-    }
+    config = base.unet.config
+    names = {part: kohya_names(base.kind, part, lora_targets(model), config) for part, model in models.items()}
     weights = by_module_path(names, read_lora_file(file).weights)
     for part, model in models.items():
         add_lora(model, names[part], rank=4, alpha=4, seed=0)
