@@ -23,6 +23,10 @@ TinyPath = Callable[..., Path]
 WritePreset = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="write the numbers in tests/golden anew")
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> TinyPath:
     """`tiny_path("sdxl")` is a diffusers folder, `tiny_path("sdxl", ".safetensors")` and ".ckpt" are files."""

@@ -52,7 +52,7 @@ def test_no_trainer_imports_another() -> None:
         others = tuple(f"trainers.{other}" for other in TRAINERS if other != name)
         for file in (PACKAGE / "trainers").glob(f"{name}*.py"):
             assert not [module for module in ours(file) if others and module.startswith(others)]
-    shared = [file for file in (PACKAGE / "trainers").glob("diffusion_*.py")]
+    shared = list((PACKAGE / "trainers").glob("diffusion_*.py"))
     assert shared
     assert not [m for file in shared for m in ours(file) if m.startswith(tuple(f"trainers.{n}" for n in TRAINERS))]
 

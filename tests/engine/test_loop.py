@@ -1,0 +1,274 @@
+"""A run of a small trainer from its start to each of its ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lora_trainer import atomic
+from lora_trainer.draws import torch_generator
+from lora_trainer.engine.cadence import NEVER, Cadence
+from lora_trainer.engine.checkpoints import CheckpointFolder
+from lora_trainer.engine.loop import Loop, RunSettings
+from lora_trainer.engine.optimizers import Group, make_optimizer
+from lora_trainer.engine.phase import Batch, Losses, Phase, Stateful
+from lora_trainer.engine.precision import Precision
+from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.resume import AlreadyFinished, find_start
+from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.schedules import Curve, make_schedule
+from lora_trainer.engine.signals import Stopped, StopRequest
+from lora_trainer.engine.step import NonFiniteError
+from lora_trainer.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Four rows a step; the step `broken` has a NaN in its third row."""
+
+    broken: int = -1
+
+    def __call__(self, step: int) -> list[Batch]:
+        inputs = torch.randn(4, 6, generator=torch_generator(5, step, "inputs"))
+        if step == self.broken:
+            inputs[2, 0] = float("nan")
+        names = [f"row {row} of {step}" for row in range(4)]
+        return [{"inputs": inputs, "names": names, "weights": torch.ones(4), "total": 4}]
+
+
+class Counter:
+    """A trainer's own number that must survive."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.value = state["value"]
+
+
+@dataclass
+class Small:
+    layer: nn.Linear
+    phases: Sequence[Phase]
+    data: Numbers
+    total_steps: int = 12
+    steps_per_epoch: int = 4
+    total_batch: int = 4
+    largest_step: int = 0
+    suffix: str = ".bin"
+    counter: Counter = field(default_factory=Counter)
+    previews: list[str] = field(default_factory=list)
+    after: Callable[[int], None] = lambda step: None
+
+    @property
+    def state(self) -> dict[str, Stateful]:
+        return {"counter": self.counter}
+
+    def after_step(self, step: int) -> None:
+        self.counter.value += step
+        self.after(step)
+
+    def export(self, stem: Path, done: int) -> Path:
+        path = stem.with_name(stem.name + self.suffix)
+        numbers = [*self.layer.weight.flatten().tolist(), self.counter.value]
+        atomic.write_text(path, json.dumps(numbers))
+        return path
+
+    def preview(self, folder: Path, label: str, done: int) -> Iterable[Path]:
+        self.previews.append(label)
+        return ()
+
+
+def loss(module: nn.Module, batch: Batch) -> Losses:
+    return Losses((module(batch["inputs"]) - batch["inputs"][:, :2]).square().mean(1))
+
+
+def small(broken: int = -1, optimizer: str = "adamw", **facts: Any) -> Small:
+    layer = nn.Linear(6, 2)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    weights = dict(layer.named_parameters())
+    total = facts.get("total_steps", 12)
+    schedule = make_schedule("constant", Curve(total))
+    built = make_optimizer(optimizer, [Group("layer", 0.05, weights)], {})
+    return Small(layer, [Phase("only", layer, weights, built, loss, schedule, 1.0)], Numbers(broken), **facts)
+
+
+def settings(out: Path, **changes: Any) -> RunSettings:
+    facts: dict[str, Any] = {
+        "folder": RunFolder(out, "run"),
+        "fingerprint": {"unet_lr": 0.05},
+        "save": NEVER,
+        "preview": NEVER,
+        "checkpoint": Cadence(every_n_steps=3),
+        "checkpoint_minutes": 0,
+        "log_every": 2,
+        "workers": 0,
+        "track": lambda row, step: None,
+        "seed": 5,
+        "continue_command": "accelerate launch -m lora_trainer --preset mine.json",
+        **changes,
+    }
+    return RunSettings(**facts)
+
+
+def run(trainer: Small, out: Path, stop: StopRequest | None = None, **changes: Any) -> Path | None:
+    chosen = settings(out, **changes)
+    found = find_start(chosen.folder, chosen.fingerprint, trainer.total_steps, restart=False)
+    return Loop(trainer, chosen, Processes(), Precision("no", "cpu"), stop or StopRequest()).run(found)
+
+
+def status(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "status.json").read_text(encoding="utf-8"))
+    return found
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_logs_saves_and_cleans_up(tmp_path: Path) -> None:
+    tracked: list[int] = []
+    trainer = small()
+    result = run(
+        trainer,
+        tmp_path,
+        save=Cadence(1, 5),
+        preview=Cadence(every_n_epochs=2),
+        track=lambda row, step: tracked.append(step),
+    )
+    assert result == tmp_path / "run.bin"
+    assert sorted(path.name for path in tmp_path.glob("*.bin")) == [
+        "run-000001.bin", "run-000002.bin", "run-step00000005.bin", "run-step00000010.bin", "run.bin",
+    ]  # fmt: skip
+    assert trainer.previews == ["000000", "e000002", "000012"]
+    assert [(row["step"], row["epoch"]) for row in rows(tmp_path)] == [(2, 1), (4, 1), (6, 2), (8, 2), (10, 3), (12, 3)]
+    assert tracked == [2, 4, 6, 8, 10, 12]
+    assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
+    assert rows(tmp_path)[0]["lr/layer"] == 0.05
+    assert (status(tmp_path)["state"], status(tmp_path)["step"]) == ("finished", 12)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
+@pytest.mark.parametrize("moment", [2, 3, 7])
+def test_a_broken_off_run_goes_on_to_the_same_bytes(tmp_path: Path, moment: int, optimizer: str) -> None:
+    run(small(optimizer=optimizer), tmp_path / "whole")
+
+    def break_off(step: int) -> None:
+        if step == moment:
+            raise OSError("the power went out")
+
+    with pytest.raises(OSError, match="power"):
+        run(small(optimizer=optimizer, after=break_off), tmp_path / "parted")
+    assert status(tmp_path / "parted")["state"] == "failed"
+    run(small(optimizer=optimizer), tmp_path / "parted")
+    assert (tmp_path / "parted" / "run.bin").read_bytes() == (tmp_path / "whole" / "run.bin").read_bytes()
+    kept = ("step", "loss", "grad_norm", "lr/layer")
+    parted, whole = ([[row[key] for key in kept] for row in rows(tmp_path / name)] for name in ("parted", "whole"))
+    assert parted == whole
+
+
+def test_a_stop_request_is_answered_after_the_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop = StopRequest()
+
+    def ask(step: int) -> None:
+        if step == 4:
+            stop.signal = 15
+
+    with pytest.raises(Stopped) as stopped:
+        run(small(after=ask), tmp_path, stop)
+    assert stopped.value.exit_status == 143
+    found = CheckpointFolder(tmp_path / "checkpoints" / "run").newest()
+    assert found is not None
+    assert found.step == 5
+    assert (status(tmp_path)["state"], status(tmp_path)["exit_status"]) == ("stopped", 143)
+    assert status(tmp_path)["continue_with"].endswith("--preset mine.json")
+
+
+def test_nan_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError) as error:
+        run(small(broken=7), tmp_path)
+    said = str(error.value)
+    assert "step 8: the loss is nan" in said
+    assert "the last good checkpoint is step 6" in said
+    assert "Pictures of the step: row 2 of 7." in said
+    assert status(tmp_path)["state"] == "failed"
+    assert not (tmp_path / "run.bin").exists()
+
+
+def test_weights_that_overflow_are_not_saved(tmp_path: Path) -> None:
+    trainer = small()
+
+    def overflow(step: int) -> None:
+        if step == 11:
+            with torch.no_grad():
+                trainer.layer.bias.fill_(float("inf"))
+
+    trainer.after = overflow
+    with pytest.raises(NonFiniteError, match="the weights of only hold NaN or Inf"):
+        run(trainer, tmp_path)
+    assert not (tmp_path / "run.bin").exists()
+
+
+def stopped_run(out: Path) -> None:
+    stop = StopRequest()
+
+    def ask(step: int) -> None:
+        stop.signal = 2
+
+    with pytest.raises(Stopped):
+        run(small(after=ask), out, stop)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    stopped_run(tmp_path)
+    folder = RunFolder(tmp_path, "run")
+    with pytest.raises(Refusal, match="holds a checkpoint of run that was made differently: unet_lr was 0.05 and is"):
+        find_start(folder, {"unet_lr": 0.01}, 12, restart=False)
+    assert find_start(folder, {"unet_lr": 0.01}, 12, restart=True) is None
+    longer = find_start(folder, {"unet_lr": 0.05}, 50, restart=False)
+    assert longer is not None
+    with pytest.raises(Refusal, match="is at step 1, beyond this preset's 0 steps"):
+        find_start(folder, {"unet_lr": 0.05}, 0, restart=False)
+
+
+def test_a_finished_run_says_so(tmp_path: Path) -> None:
+    run(small(), tmp_path)
+    folder = RunFolder(tmp_path, "run")
+    with pytest.raises(AlreadyFinished, match=r"this run is finished: .*run\.bin; --restart trains it anew"):
+        find_start(folder, {"unet_lr": 0.05}, 12, restart=False)
+    with pytest.raises(Refusal, match="is finished after 12 steps, and this preset asks for 16"):
+        find_start(folder, {"unet_lr": 0.05}, 16, restart=False)
+    (tmp_path / "run.bin").unlink()
+    assert find_start(folder, {"unet_lr": 0.05}, 12, restart=False) is None
+
+
+def test_other_weights_than_the_checkpoints_are_refused(tmp_path: Path) -> None:
+    stopped_run(tmp_path)
+    other = small()
+    first = other.phases[0]
+    renamed = {f"new {name}": weight for name, weight in first.weights.items()}
+    other.phases = [Phase("only", first.module, renamed, first.optimizer, loss, first.schedule)]
+    with pytest.raises(Refusal, match="the checkpoint holds other weights than this model trains"):
+        run(other, tmp_path)
+
+
+def test_a_preview_that_fails_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = small()
+
+    def fail(folder: Path, label: str, done: int) -> Iterable[Path]:
+        raise torch.OutOfMemoryError("no memory for pictures")
+
+    monkeypatch.setattr(trainer, "preview", fail)
+    assert run(trainer, tmp_path, preview=Cadence(every_n_steps=4)) == tmp_path / "run.bin"

@@ -1,0 +1,65 @@
+"""The files of a run in a folder that it may share with others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.errors import Refusal
+
+
+def test_another_runs_files_are_set_aside_and_come_back(tmp_path: Path) -> None:
+    cat, dog = RunFolder(tmp_path, "cat"), RunFolder(tmp_path, "dog")
+    assert cat.status() is None
+    cat.claim()
+    cat.write_status("stopped", step=4)
+    cat.append_metrics({"step": 4, "loss": 0.5})
+    dog.claim()
+    assert not dog.metrics_file.exists()
+    dog.write_status("finished", step=9)
+    dog.append_metrics({"step": 9, "loss": 0.1})
+    assert (tmp_path / "metrics-cat.jsonl").read_text(encoding="utf-8") == '{"step": 4, "loss": 0.5}\n'
+    cat_status, dog_status = cat.status(), dog.status()
+    assert cat_status is not None
+    assert dog_status is not None
+    assert (cat_status["state"], dog_status["state"]) == ("stopped", "finished")
+    cat.claim()
+    assert json.loads(cat.metrics_file.read_text(encoding="utf-8"))["step"] == 4
+    assert (tmp_path / "metrics-dog.jsonl").exists()
+
+
+def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "cat")
+    folder.claim()
+    folder.write_status("running", step=1)
+    folder.refuse_if_busy()  # this very process
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    status = json.loads(folder.status_file.read_text(encoding="utf-8"))
+    status |= {"pid": other.pid, "process_started": psutil.Process(other.pid).create_time()}
+    folder.status_file.write_text(json.dumps(status), encoding="utf-8")
+    with pytest.raises(Refusal, match=rf"the run cat is at work in this folder \(process {other.pid}\)"):
+        RunFolder(tmp_path, "dog").refuse_if_busy()
+    other.communicate(b"\n")
+    folder.refuse_if_busy()  # it has ended
+    status["pid"] = os.getppid()  # a number that another process has got since
+    folder.status_file.write_text(json.dumps(status), encoding="utf-8")
+    folder.refuse_if_busy()
+
+
+def test_metrics_of_steps_that_come_again_are_cut(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "cat")
+    folder.cut_metrics(3)
+    for step in range(1, 6):
+        folder.append_metrics({"step": step, "loss": 1 / step})
+    with folder.metrics_file.open("a", encoding="utf-8") as file:
+        file.write('{"step": 2, "lo')
+    folder.cut_metrics(3)
+    lines = folder.metrics_file.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
