@@ -234,7 +234,7 @@ def stopped_run(out: Path) -> None:
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     stopped_run(tmp_path)
     folder = RunFolder(tmp_path, "run")
-    with pytest.raises(Refusal, match="holds a checkpoint of run that was made differently: unet_lr was 0.05 and is"):
+    with pytest.raises(Refusal, match=r"holds a checkpoint of run that was made differently: unet_lr was 0\.05 and is"):
         find_start(folder, {"unet_lr": 0.01}, 12, restart=False)
     assert find_start(folder, {"unet_lr": 0.01}, 12, restart=True) is None
     longer = find_start(folder, {"unet_lr": 0.05}, 50, restart=False)
