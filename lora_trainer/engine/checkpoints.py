@@ -78,7 +78,8 @@ class CheckpointFolder:
                     folder.rmdir()
 
     def free_gib(self) -> float:
-        return shutil.disk_usage(self.folder if self.folder.is_dir() else self.folder.parent).free / 2**30
+        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.is_dir())
+        return shutil.disk_usage(there).free / 2**30
 
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():

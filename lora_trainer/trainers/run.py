@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import sys
@@ -29,6 +30,8 @@ from lora_trainer.trainers.starts import STARTS
 
 log = logging.getLogger(__name__)
 
+DISK_TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+MAKE_ROOM = "Make room or give another output_dir; the same command goes on from the last checkpoint"
 OUT_OF_MEMORY = (
     "the device is out of memory. In this order: gradient_checkpointing true, cache_latents true, a smaller "
     "train_batch_size with more gradient_accumulation_steps, an 8-bit optimizer, a smaller max_resolution; "
@@ -52,6 +55,11 @@ def run(loaded: Loaded, stop: StopRequest, *, dry: bool = False, restart: bool =
         return 1
     except torch.OutOfMemoryError as error:
         log.error("%s (%s)", OUT_OF_MEMORY, str(error).split(". ")[0])
+        return 1
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        log.error("%s: %s. %s", error.filename or "the disk", error.strerror, MAKE_ROOM)
         return 1
     finally:
         processes.close()

@@ -272,3 +272,26 @@ def test_a_preview_that_fails_does_not_end_the_run(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(trainer, "preview", fail)
     assert run(trainer, tmp_path, preview=Cadence(every_n_steps=4)) == tmp_path / "run.bin"
+
+
+def test_an_export_that_finds_no_room_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = small()
+
+    def fail(stem: Path, done: int) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer, "export", fail)
+    with pytest.raises(Refusal, match=r"cannot write run-000001 \(\d+\.\d\d GiB are free\).*No space.* Make room"):
+        run(trainer, tmp_path, save=Cadence(every_n_epochs=1), checkpoint=NEVER)
+    assert status(tmp_path)["state"] == "failed"
+
+
+def test_a_checkpoint_that_finds_no_room_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: CheckpointFolder, *arguments: Any) -> Path:
+        raise RuntimeError("unexpected pos 64 vs 0")  # what torch.save says of a full disk
+
+    monkeypatch.setattr(CheckpointFolder, "save", fail)
+    assert run(small(), tmp_path) == tmp_path / "run.bin"
+    assert status(tmp_path)["state"] == "finished"
