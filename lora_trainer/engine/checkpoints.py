@@ -42,8 +42,7 @@ class CheckpointFolder:
     def newest(self) -> Found | None:
         """The newest whole checkpoint, or None. What is damaged is passed over."""
         for folder in self._folders():
-            manifest = _read_manifest(folder)
-            if manifest is not None and _digest(folder / STATE) == manifest.get("sha256"):
+            if (manifest := _whole(folder)) is not None:
                 return Found(folder, manifest)
         return None
 
@@ -54,10 +53,13 @@ class CheckpointFolder:
 
     def save(self, step: int, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> Path:
         """Write a checkpoint, then remove the older ones. OSError or RuntimeError when the disk is full; the newest
-        complete checkpoint is still there then."""
+        complete checkpoint is still there then.
+
+        Those of later steps go too: a run goes on from the newest whole one, so they are damaged.
+        """
         final = self.folder / f"step-{step:08d}"
         if final.exists():
-            if _read_manifest(final) is not None:
+            if _whole(final) is not None:
                 return final
             atomic.remove_folder(final)
         with atomic.staged_folder(final) as staged:
@@ -65,7 +67,9 @@ class CheckpointFolder:
                 torch.save(dict(state), file)
             whole = {**manifest, "format": FORMAT, "step": step, "sha256": _digest(staged / STATE)}
             (staged / MANIFEST).write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
-        self._remove(self._folders()[self.keep :])
+        folders = self._folders()
+        place = folders.index(final)
+        self._remove([*folders[:place], *folders[place + self.keep :]])
         return final
 
     def clear(self) -> None:
@@ -103,6 +107,12 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
 
 def _spoken(value: Any) -> str:
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _whole(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a checkpoint whose state is the one that was written, or None."""
+    manifest = _read_manifest(folder)
+    return manifest if manifest is not None and _digest(folder / STATE) == manifest.get("sha256") else None
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lora_trainer.engine.phase import Batch, Data
-from lora_trainer.engine.signals import ignore_interrupts
+from lora_trainer.engine.signals import ignore_interrupts, unheard_by_children
 
 DEPTH = 2  # steps in flight for each loader process
 
@@ -52,7 +52,9 @@ def _from_processes(data: Data, first: int, last: int, workers: int) -> Generato
         worker_init_fn=ignore_interrupts,
         generator=torch.Generator(),  # without one, the loader would draw from the global generator
     )
-    yield from loader
+    with unheard_by_children():
+        steps = iter(loader)  # starts the processes
+    yield from steps
 
 
 def _from_thread(data: Data, first: int, last: int) -> Generator[list[Batch], None, None]:

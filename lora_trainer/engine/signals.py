@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 WANTED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no SIGHUP, Linux no SIGBREAK
@@ -59,6 +61,30 @@ def stop_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
 
+@contextlib.contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """Processes started within are deaf to stop signals from their first moment, and what arrives meanwhile waits.
+
+    Ctrl-C, a closed terminal and a batch system signal every process of the run, but only the loop may answer: a
+    loader process that ended by itself would turn a stop into a failure.
+    """
+    if sys.platform == "win32":  # has no mask; see ignore_interrupts
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    numbers = [getattr(signal, name) for name in WANTED if hasattr(signal, name)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        resource_tracker.ensure_running()  # here, because it unblocks SIGINT and SIGTERM when it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_interrupts(worker: int = 0) -> None:
-    """For loader processes: Ctrl-C reaches the whole group, but only the loop may answer it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """For loader processes on Windows, which inherit no mask."""
+    for name in ("SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -26,7 +26,7 @@ def checkpoints(tmp_path: Path) -> CheckpointFolder:
 
 def test_the_newest_is_found_and_read_back(checkpoints: CheckpointFolder) -> None:
     assert checkpoints.newest() is None
-    for step in (3, 12, 7):
+    for step in (3, 7, 12):
         checkpoints.save(step, state(step), {"fingerprint": {"unet_lr": 1e-4}})
     found = checkpoints.newest()
     assert found is not None
@@ -65,9 +65,25 @@ def test_a_damaged_one_is_passed_over_and_can_be_saved_again(checkpoints: Checkp
     found = checkpoints.newest()
     assert found is not None
     assert found.step == 4
-    if damage in (forget, garble):
-        checkpoints.save(8, state(8), {})
-        assert checkpoints.newest().step == 8  # type: ignore[union-attr]
+    checkpoints.save(8, state(8), {})
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.step == 8
+    assert torch.equal(checkpoints.load(newest)["weight"], torch.full((200,), 8.0))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, forget, garble])
+def test_a_damaged_one_never_outlives_the_whole_ones_before_it(tmp_path: Path, damage: object) -> None:
+    """A run that went on from step 4, behind the damaged step 8, saves step 6: the whole one is kept."""
+    two = CheckpointFolder(tmp_path / "run", keep=2)
+    for step in (4, 8):
+        two.save(step, state(step), {})
+    damage(two.folder / "step-00000008")  # type: ignore[operator]
+    CheckpointFolder(two.folder, keep=1).save(6, state(6), {})
+    assert [folder.name for folder in two.folder.iterdir()] == ["step-00000006"]
+    newest = two.newest()
+    assert newest is not None
+    assert newest.step == 6
 
 
 def test_a_step_that_is_there_is_kept(checkpoints: CheckpointFolder) -> None:
