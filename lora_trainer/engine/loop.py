@@ -303,7 +303,7 @@ class Loop:
         raise Stopped(number)
 
     def _refuse_nonfinite(self, reading: Reading) -> None:
-        names = sorted(set(self.processes.gather(reading.suspects())))
+        names = sorted(set(reading.suspects()))
         newest = self.checkpoints.newest() if self.processes.is_main else None
         kept = f"the last good checkpoint is step {newest.step}" if newest else "no checkpoint was made before it"
         raise NonFiniteError(

@@ -23,7 +23,7 @@ class Reading:
     step: int
     values: Mapping[str, float]
     pictures: int
-    suspects: Callable[[], list[str]]  # names of the pictures whose loss was not finite; read only when needed
+    suspects: Callable[[], list[str]]  # names of the pictures whose loss was not finite; asked by all processes
     rates: Mapping[str, float] | None  # given for the steps that are logged
     at: float  # when the host had finished with the step, by time.perf_counter()
 

@@ -26,7 +26,7 @@ class StepResult:
 
     values: dict[str, torch.Tensor]  # scalars; "bad" is 1 when the step was refused
     pictures: int
-    suspects: Callable[[], list[str]]
+    suspects: Callable[[], list[str]]  # to be called by all processes
 
 
 class Stepper:
@@ -60,7 +60,7 @@ class Stepper:
         if self.scaler is not None:
             self.scaler.update()
         values["bad"] = bad
-        return StepResult(values, int(micros[0]["total"]), lambda: _suspects(collected))
+        return StepResult(values, int(micros[0]["total"]), lambda: self._suspects(collected))
 
     def _gradients(
         self, phase: Phase, micros: Sequence[Batch], collected: list[tuple[Sequence[str], torch.Tensor]]
@@ -131,13 +131,15 @@ class Stepper:
             )
         return torch.tensor(0.0 if loss_ok else 1.0, device=norm.device)
 
+    def _suspects(self, collected: Sequence[tuple[Sequence[str], torch.Tensor]]) -> list[str]:
+        """The pictures whose own loss is not finite; all of the step's when the fault lies in the gradients alone.
 
-def _suspects(collected: Sequence[tuple[Sequence[str], torch.Tensor]]) -> list[str]:
-    """The pictures whose own loss is not finite; all of the step's when the fault lies in the gradients alone."""
-    found = [
-        name
-        for names, losses in collected
-        for name, finite in zip(names, losses.isfinite().tolist(), strict=True)
-        if not finite
-    ]
-    return found or [name for names, _ in collected for name in names]
+        They may all be another process's, so what this one found decides nothing by itself.
+        """
+        found = [
+            name
+            for names, losses in collected
+            for name, finite in zip(names, losses.isfinite().tolist(), strict=True)
+            if not finite
+        ]
+        return self.processes.gather(found) or self.processes.gather([name for names, _ in collected for name in names])
