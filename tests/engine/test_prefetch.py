@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,3 +71,52 @@ def test_leaving_early_ends_the_thread() -> None:
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+DEAF = """
+import time
+from dataclasses import dataclass
+
+from lora_trainer.engine.signals import StopRequest
+
+@dataclass(frozen=True)
+class Slow:
+    def __call__(self, step):
+        time.sleep(0.02)
+        return [{"step": step}]
+
+if __name__ == "__main__":
+    import torch
+    from lora_trainer.engine.prefetch import prefetch
+    stop = StopRequest(); stop.install(); stop.in_loop = True
+    print("begins", flush=True)
+    for micros in prefetch(Slow(), 0, 1500, torch.device("cpu"), 1):
+        if stop.signal:
+            late = late + 1 if "late" in globals() else 0
+            if late == 100:
+                break
+    print(int(stop.signal or 0), micros[0]["step"] >= 100, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to a group of processes")
+def test_a_signal_to_all_processes_of_the_run_leaves_the_loader_at_work(tmp_path: Path) -> None:
+    """As a closed terminal or a batch system sends it, already while the loader's process is starting."""
+    script = tmp_path / "slow steps.py"
+    script.write_text(DEAF, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begins\n"
+    time.sleep(0.3)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.2)
+    said, problems = process.communicate(timeout=60)
+    assert said == f"{int(signal.SIGTERM)} True\n", problems
