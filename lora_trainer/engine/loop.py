@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,15 +18,17 @@ from lora_trainer.engine.cadence import Cadence, Length, Timer
 from lora_trainer.engine.checkpoints import CheckpointFolder, Found
 from lora_trainer.engine.console import RunDisplay, run_display
 from lora_trainer.engine.metrics import Reading, Readings, Speed, Window, memory_gib
-from lora_trainer.engine.optimizers import load_optimizer_state, rates
+from lora_trainer.engine.optimizers import rates
 from lora_trainer.engine.phase import Trainer
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.prefetch import prefetch
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import note_other_machine
 from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.run_state import RunState
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError, Stepper
+from lora_trainer.engine.validation import BestValues, Validation
 from lora_trainer.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,9 @@ class RunSettings:
     folder: RunFolder
     fingerprint: Mapping[str, Any]
     save: Cadence
+    keep_last: int
     preview: Cadence
+    validation: Validation
     checkpoint: Cadence
     checkpoint_minutes: float
     log_every: int
@@ -65,6 +71,8 @@ class Loop:
         self.checkpoints = CheckpointFolder(settings.folder.checkpoints)
         self.readings = Readings(processes.device)
         self.window = Window()
+        self.best = BestValues(settings.validation.higher_is_better)
+        self.state = RunState(trainer, self.stepper, self.window, self.best)
         self.speed = Speed()
         self.timer = Timer(settings.checkpoint_minutes)
         self._running = ""  # the part of the running line that changes with each log line
@@ -99,7 +107,7 @@ class Loop:
     # -- one step ---------------------------------------------------------------------------------------------------
 
     def _step(self, step: int, micros: list[dict[str, Any]], display: RunDisplay) -> None:
-        result = self.stepper.run(step, micros)
+        result = self.stepper.run(step, self.trainer.prepare(step, micros))
         self.trainer.after_step(step)
         done = step + 1
         self.readings.push(done, result, self._rates() if self._logged(done) else None)
@@ -118,7 +126,8 @@ class Loop:
             self.speed.add(reading.pictures)
             if reading.rates is not None:
                 self._log(reading, reading.rates)
-            text = f"epoch {self.length.epoch(reading.step)}/{self.length.epochs}  loss {self.window.smoothed:.4f}"
+            loss = "" if self.window.smoothed is None else f"  loss {self.window.smoothed:.4f}"
+            text = f"epoch {self.length.epoch(reading.step)}/{self.length.epochs}{loss}"
             display.step(reading.step, f"{text}  {self._running}")
 
     def _logged(self, done: int) -> bool:
@@ -148,7 +157,9 @@ class Loop:
         wanted = checkpoint.due_epoch(done, self.length) or checkpoint.due_step(done, self.length)
         wanted = self._asked_of_all(done, self.timer.due()) or wanted
         previews = preview.due_epoch(done, self.length) or preview.due_step(done, self.length)
-        if not (by_epoch or by_step or wanted or previews):
+        validation = self.settings.validation.cadence
+        validates = validation.due_epoch(done, self.length) or validation.due_step(done, self.length)
+        if not (by_epoch or by_step or wanted or previews or validates):
             return
         began = time.perf_counter()
         self._read(display, leave=0)
@@ -156,6 +167,10 @@ class Loop:
             self._export(f"{self.settings.folder.name}-{self.length.epoch(done):06d}", done)
         if by_step:
             self._export(f"{self.settings.folder.name}-step{done:08d}", done)
+        if by_epoch or by_step:
+            self._drop_old_files()
+        if validates:
+            self._validate(done)
         if previews:
             self._preview(done, by_epoch=epoch_ends and preview.due_epoch(done, self.length))
         if wanted:
@@ -189,13 +204,39 @@ class Loop:
                 log.warning("no preview at step %d: %s", done, error)
         self.processes.barrier()
 
+    def _validate(self, done: int) -> None:
+        """Measure, remember what is best, and keep the best file."""
+        improved = False
+        if self.processes.is_main:
+            values = self.trainer.validate(self.settings.folder.samples, f"{done:06d}", done)
+            names = self.best.update(values, done)
+            log.info("validation at step %d: %s", done, self.best.spoken(values))
+            row = {f"val/{name}": value for name, value in values.items()}
+            self.settings.folder.append_metrics({"step": done, **row})
+            self.settings.track(row, done)
+            improved = self.settings.validation.best_by in names
+        self.processes.barrier()
+        if self.processes.any(improved):
+            self._export(f"{self.settings.folder.name}-best", done)
+
+    def _drop_old_files(self) -> None:
+        """All but the last `keep_last` of the files that were saved on the way."""
+        if not (self.settings.keep_last and self.processes.is_main):
+            return
+        folder, name, suffix = self.settings.folder.path, self.settings.folder.name, self.trainer.suffix
+        pattern = re.compile(rf"{re.escape(name)}-(?:step\d{{8}}|\d{{6}}){re.escape(suffix)}")
+        found = [file for file in folder.iterdir() if pattern.fullmatch(file.name)]
+        found.sort(key=lambda file: file.stat().st_mtime_ns)
+        for file in found[: -self.settings.keep_last]:
+            file.unlink(missing_ok=True)
+
     # -- state ------------------------------------------------------------------------------------------------------
 
     def _begin(self, found: Found | None) -> int:
         """Restore the state, or make the folder ready for a new run. Gives the number of steps already done."""
         start = 0
         if found is not None:
-            start = self._load(self.checkpoints.load(found))
+            start = self.state.restore(self.checkpoints.load(found), self.checkpoints.folder)
             note_other_machine(found, machine_facts(self.processes))
             log.info("going on from step %d of %d (%s)", start, self.length.total_steps, found.folder)
         if self.processes.is_main:
@@ -217,7 +258,7 @@ class Loop:
         if self.processes.is_main:
             try:
                 manifest = {"fingerprint": dict(self.settings.fingerprint), "machine": machine_facts(self.processes)}
-                self.checkpoints.save(done, self._state(done), manifest)
+                self.checkpoints.save(done, self.state.collect(done), manifest)
                 self._status("running", step=done)
             except SAVE_ERRORS as error:
                 saved = False
@@ -227,51 +268,12 @@ class Loop:
         self.timer.restart()
         return saved
 
-    def _state(self, done: int) -> dict[str, Any]:
-        """All that must survive a stop, listed in one place; `_load` is its mirror."""
-        phases = {
-            phase.name: {
-                "weights": {name: weight.detach().cpu().clone() for name, weight in phase.weights.items()},
-                "optimizer": phase.optimizer.state_dict(),
-                "applied": self.stepper.applied[phase.name],
-            }
-            for phase in self.trainer.phases
-        }
-        scaler = self.stepper.scaler
-        return {
-            "step": done,
-            "phases": phases,
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "window": self.window.state_dict(),
-            "trainer": {name: part.state_dict() for name, part in self.trainer.state.items()},
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> int:
-        for phase in self.trainer.phases:
-            saved = state["phases"][phase.name]
-            shapes = {name: tuple(weight.shape) for name, weight in phase.weights.items()}
-            # an optimizer's state is kept by position, so the names must agree in their order too
-            if list(shapes.items()) != [(name, tuple(weight.shape)) for name, weight in saved["weights"].items()]:
-                raise Refusal(
-                    f"{self.checkpoints.folder}: the checkpoint holds other weights than this model trains; "
-                    "begin anew with --restart"
-                )
-            with torch.no_grad():
-                for name, weight in phase.weights.items():
-                    weight.copy_(saved["weights"][name])
-            load_optimizer_state(phase.optimizer, saved["optimizer"])
-            self.stepper.applied[phase.name] = int(saved["applied"])
-        if self.stepper.scaler is not None and state["scaler"] is not None:
-            self.stepper.scaler.load_state_dict(state["scaler"])
-        self.window.load_state_dict(state["window"])
-        for name, part in self.trainer.state.items():
-            part.load_state_dict(state["trainer"][name])
-        return int(state["step"])
-
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _finish(self) -> Path | None:
         done = self.length.total_steps
+        if self.settings.validation.cadence.enabled:
+            self._validate(done)
         result = self._export(self.settings.folder.name, done)
         self._preview(done)
         self._status("finished", step=done, result=str(result), fingerprint=dict(self.settings.fingerprint))
@@ -306,9 +308,15 @@ class Loop:
         names = sorted(set(reading.suspects()))
         newest = self.checkpoints.newest() if self.processes.is_main else None
         kept = f"the last good checkpoint is step {newest.step}" if newest else "no checkpoint was made before it"
+        values = reading.values
+        wrong = [name for name, value in values.items() if name != "bad" and not math.isfinite(value)]
+        terms = [name for name in wrong if name.split("/")[-1] not in ("loss", "grad_norm")]
+        found = f"the loss is {values['loss']} and the gradient norm {values['grad_norm']}"
+        if "loss" not in values or math.isfinite(values["loss"] + values["grad_norm"]):
+            found = ", ".join(f"{name} is {values[name]}" for name in wrong)
+        by = f" by {', '.join(terms)}" if terms else ""
         raise NonFiniteError(
-            f"step {reading.step}: the loss is {reading.values['loss']} and the gradient norm "
-            f"{reading.values['grad_norm']}, so the weights were not touched; {kept}. Pictures of the step: "
+            f"step {reading.step}: {found}{by}, so the weights were not touched; {kept}. Pictures of the step: "
             f"{', '.join(names)}. Look at them first; then try a lower learning rate or mixed_precision "
             '"bf16" or "no"'
         )

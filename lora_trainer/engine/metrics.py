@@ -93,7 +93,9 @@ class Window:
             if name != "bad" and math.isfinite(value):
                 self.sums[name] = self.sums.get(name, 0.0) + value
                 self.counts[name] = self.counts.get(name, 0) + 1
-        loss = reading.values["loss"]
+        loss = reading.values.get("loss")
+        if loss is None:  # a step in which the first phase rested
+            return
         self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
 
     def take(self) -> dict[str, float]:

@@ -16,6 +16,10 @@ from lora_trainer.engine.schedules import Schedule
 Batch = dict[str, Any]  # tensors with the samples first, "names" (b strings) and "weights" (b,): 0 for a filler
 
 
+def always(step: int) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Losses:
     """What a phase's loss returns: one value a sample, so that the engine can average over unequal micro-batches."""
@@ -29,7 +33,8 @@ class Phase:
     """One optimizer's share of a step.
 
     The loss gets the phase's own module as the first argument (under DDP when there are several processes) and must
-    reach every weight of it; other networks are called bare.
+    reach every weight of it; other networks are called bare. It may leave what later phases need in the batch. `due`
+    says in which steps the phase takes part, and must not depend on anything that a resumed run does not know.
     """
 
     name: str
@@ -39,7 +44,7 @@ class Phase:
     loss: Callable[[nn.Module, Batch], Losses]
     schedule: Schedule
     max_grad_norm: float = 0.0  # 0: no clipping
-    every: int = 1
+    due: Callable[[int], bool] = always
 
     @contextlib.contextmanager
     def collecting_gradients(self) -> Iterator[None]:
@@ -91,6 +96,10 @@ class Trainer(Protocol):
         """A step whose batch needs the most memory."""
         ...
 
+    def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
+        """What is made of the step's batches on the device, once, before the phases see them."""
+        ...
+
     def after_step(self, step: int) -> None: ...
 
     def export(self, stem: Path, done: int) -> Path:
@@ -99,4 +108,8 @@ class Trainer(Protocol):
 
     def preview(self, folder: Path, label: str, done: int) -> Sequence[Path]:
         """Draw the samples into the folder; called in the main process."""
+        ...
+
+    def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
+        """Measure what is held out, and leave pictures of it in the folder; called in the main process."""
         ...

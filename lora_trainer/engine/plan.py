@@ -61,7 +61,7 @@ def _largest_step(trainer: Trainer, processes: Processes, precision: Precision) 
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        result = stepper.run(step, micros)
+        result = stepper.run(step, trainer.prepare(step, [dict(micro) for micro in micros]))
         if bool(result.values["bad"]):
             raise NonFiniteError(
                 f"a trial step gives loss {float(result.values['loss'])} and gradient norm "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any, TypeVar
 
@@ -105,5 +106,7 @@ class Processes:
         self.accelerator.wait_for_everyone()
 
     def close(self) -> None:
+        """Leave the group. What still refers to it must be gone, or its threads may abort the interpreter's end."""
+        gc.collect()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -49,7 +49,7 @@ class Stepper:
         bad = torch.zeros((), device=self.processes.device)
         collected: list[tuple[Sequence[str], torch.Tensor]] = []
         for phase in self.phases:
-            if step % phase.every:
+            if not phase.due(step):
                 continue
             with phase.collecting_gradients():
                 sums = self._gradients(phase, micros, collected)

@@ -17,7 +17,7 @@ from lora_trainer.data.captions import CaptionSettings
 from lora_trainer.data.latent_cache import LatentCache, LatentSettings, Team
 from lora_trainer.engine.console import counted
 from lora_trainer.engine.optimizers import Group, make_optimizer
-from lora_trainer.engine.phase import Phase, Stateful
+from lora_trainer.engine.phase import Batch, Phase, Stateful
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.schedules import Curve, Schedule, make_schedule
@@ -66,6 +66,9 @@ class LoraTrainer:
     def largest_step(self) -> int:
         return largest_batch_step(self.data.plan)
 
+    def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
+        return micros
+
     def after_step(self, step: int) -> None:
         """Nothing: a LoRA has no state beside its weights."""
 
@@ -97,6 +100,9 @@ class LoraTrainer:
             model.to(home)
         return paths
 
+    def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
+        return {}
+
 
 def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bool = False) -> LoraTrainer:
     """Load the models, put the LoRA in, encode the pictures. A dry build encodes none; its steps do it themselves."""
@@ -127,7 +133,7 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
         float(base.vae.config.scaling_factor),
         preset.flip_aug,
     )
-    total_steps = job.total_steps(data.plan.steps_per_epoch)
+    total_steps = job.total_steps
     log.info(
         "%d pictures, %d with their repeats, in %d buckets: %d steps an epoch, %d in all",
         job.summary.pictures,

@@ -19,6 +19,7 @@ from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summariz
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
+from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
 
 log = logging.getLogger(__name__)
@@ -31,17 +32,14 @@ REPLACED = (  # keys whose content, not whose spelling, says whether a run is th
 
 
 @dataclass(frozen=True)
-class LoraJob:
-    """Plain data, so that the main process can look and tell the others."""
+class LoraJob(Job):
+    """A LoRA training with its base model, its pictures and its previews' prompts."""
 
     preset: LoraPreset
     checkpoint: Checkpoint
     samples: tuple[Sample, ...]
     summary: Summary
     prompts: tuple[SamplePrompt, ...]
-    seed: int
-    world: int
-    fingerprint: dict[str, Any]
 
     @property
     def total_batch(self) -> int:
@@ -67,9 +65,14 @@ class LoraJob:
     def workers(self) -> int:
         return min(self.preset.max_data_loader_n_workers, os.cpu_count() or 1)
 
-    def total_steps(self, steps_per_epoch: int) -> int:
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.plan.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
         """max_train_epochs before max_train_steps before epoch; an epoch is a complete pass over the data."""
-        preset = self.preset
+        preset, steps_per_epoch = self.preset, self.steps_per_epoch
         if preset.max_train_epochs:
             return preset.max_train_epochs * steps_per_epoch
         return preset.max_train_steps or preset.epoch * steps_per_epoch
@@ -87,7 +90,7 @@ def inspect_lora(loaded: Loaded, world: int, seed: int) -> LoraJob:
         problems.append(f"vae: {preset.vae}: there is no such file or folder")
     if problems or checkpoint is None or samples is None or prompts is None:
         raise Refusal(*problems)
-    job = LoraJob(preset, checkpoint, samples, summarize(samples), prompts, seed, world, {})
+    job = LoraJob(preset, seed, world, {}, checkpoint, samples, summarize(samples), prompts)
     job.fingerprint.update(_fingerprint(loaded, job))
     return job
 

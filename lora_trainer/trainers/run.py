@@ -26,6 +26,7 @@ from lora_trainer.engine.signals import StopRequest
 from lora_trainer.engine.step import NonFiniteError
 from lora_trainer.engine.trackers import open_trackers, tracker_names
 from lora_trainer.errors import Refusal
+from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.starts import STARTS
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,8 @@ log = logging.getLogger(__name__)
 DISK_TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAKE_ROOM = "Make room or give another output_dir; the same command goes on from the last checkpoint"
 OUT_OF_MEMORY = (
-    "the device is out of memory. In this order: gradient_checkpointing true, cache_latents true, a smaller "
-    "train_batch_size with more gradient_accumulation_steps, an 8-bit optimizer, a smaller max_resolution; "
-    "the same command then goes on from the last checkpoint if the pictures per step stay the same"
+    "the device is out of memory. %s; the same command then goes on from the last checkpoint if the pictures per step "
+    "stay the same (%s)"
 )
 
 
@@ -54,7 +54,7 @@ def run(loaded: Loaded, stop: StopRequest, *, dry: bool = False, restart: bool =
         log.error("%s", error)
         return 1
     except torch.OutOfMemoryError as error:
-        log.error("%s (%s)", OUT_OF_MEMORY, str(error).split(". ")[0])
+        log.error(OUT_OF_MEMORY, STARTS[loaded.preset.trainer].memory_advice, str(error).split(". ")[0])
         return 1
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
@@ -71,9 +71,11 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     start = STARTS[preset.trainer]
     folder = RunFolder(Path(preset.output_dir), preset.output_name)
     tracker_names(preset.log_with)  # a missing package is refused before anything is loaded
-    precision, note = choose_precision(preset.mixed_precision, processes.device)
-    _say(loaded, note)
-    job = _from_main(processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart)))
+    _say(loaded)
+    job: Job = _from_main(processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart)))
+    precision, note = choose_precision(job.mixed_precision, processes.device)
+    if note:
+        log.info("note: %s", note)
     job.fingerprint["mixed_precision"] = precision.name
     if dry:
         trainer = start.call("build", job, processes, precision, True)
@@ -81,8 +83,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
             trainer, start.call("plan", trainer), _settings(loaded, job, folder, _no_tracking), processes, precision
         )
         return
-    total_steps = job.total_steps(job.plan.steps_per_epoch)
-    found = _from_main(processes, lambda: find_start(folder, job.fingerprint, total_steps, restart))
+    found = _from_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart))
     trainer = start.call("build", job, processes, precision, False)
     with open_trackers(preset, folder, processes, found.step if found else 0) as track:
         loop = Loop(trainer, _settings(loaded, job, folder, track), processes, precision, stop)
@@ -118,14 +119,16 @@ def _seed(preset: CommonPreset, folder: RunFolder, restart: bool) -> int:
 
 
 def _settings(
-    loaded: Loaded, job: Any, folder: RunFolder, track: Callable[[Mapping[str, float], int], None]
+    loaded: Loaded, job: Job, folder: RunFolder, track: Callable[[Mapping[str, float], int], None]
 ) -> RunSettings:
     preset = loaded.preset
     return RunSettings(
         folder=folder,
         fingerprint=job.fingerprint,
         save=job.saves,
+        keep_last=job.keep_last,
         preview=job.previews,
+        validation=job.validation,
         checkpoint=Cadence(preset.checkpoint_every_n_epochs, preset.checkpoint_every_n_steps),
         checkpoint_minutes=preset.checkpoint_every_n_minutes,
         log_every=preset.log_every,
@@ -152,11 +155,9 @@ def _command() -> str:
     return " ".join(["accelerate launch -m lora_trainer", *words])
 
 
-def _say(loaded: Loaded, precision_note: str | None) -> None:
+def _say(loaded: Loaded) -> None:
     for note in loaded.notes:
         log.info("note: %s", note)
-    if precision_note:
-        log.info("note: %s", precision_note)
     for key, reason in loaded.inert.items():
         log.info("without effect: %s: %s", key, reason)
 

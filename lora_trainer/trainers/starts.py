@@ -14,12 +14,14 @@ class Start:
 
     `check(loaded)` looks at the model's header and the folders; `inspect(loaded, world, seed)` at every picture and
     gives the job; `build(job, processes, precision, dry)` loads the models; `plan(trainer)` tells them for a dry run.
+    `memory_advice` is what to try when the device's memory is too small.
     """
 
     check: str
     inspect: str
     build: str
     plan: str
+    memory_advice: str = "Try a smaller batch"
 
     def call(self, which: str, *arguments: Any) -> Any:
         module, name = getattr(self, which).split(":")
@@ -28,6 +30,8 @@ class Start:
 
 STARTS: Mapping[str, Start] = {
     "lora": Start(
+        memory_advice="In this order: gradient_checkpointing true, cache_latents true, a smaller train_batch_size with "
+        "more gradient_accumulation_steps, an 8-bit optimizer, a smaller max_resolution",
         check="lora_trainer.trainers.lora_job:check_lora",
         inspect="lora_trainer.trainers.lora_job:inspect_lora",
         build="lora_trainer.trainers.lora:build_lora",

@@ -28,6 +28,7 @@ from lora_trainer.engine.resume import find_start
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError
+from lora_trainer.engine.validation import NO_VALIDATION
 from lora_trainer.errors import Refusal
 
 SIZES = (6, 5, 1, 3)  # pictures of a step; 5 and 3 are uneven shares, 1 is fewer than the processes
@@ -79,7 +80,9 @@ class Pair:
     def _phase(self, name: str, module: nn.Module, optimizer: str, every: int, loss: Any) -> Phase:
         weights = dict(module.named_parameters())
         built = make_optimizer(optimizer, [Group(name, 0.01, weights)], {})
-        return Phase(name, module, weights, built, loss, lambda step: 1.0, max_grad_norm=0.5, every=every)
+        return Phase(
+            name, module, weights, built, loss, lambda step: 1.0, max_grad_norm=0.5, due=lambda step: step % every == 0
+        )
 
     def painter_loss(self, module: nn.Module, batch: Batch) -> Losses:
         painted = module(batch["rows"])
@@ -89,6 +92,9 @@ class Pair:
         with torch.no_grad():
             painted = self.painter(batch["rows"])
         return Losses(nn.functional.softplus(module(painted) - module(batch["rows"]))[:, 0])
+
+    def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
+        return micros
 
     def after_step(self, step: int) -> None:
         self.after(step)
@@ -103,6 +109,9 @@ class Pair:
     def preview(self, folder: Path, label: str, done: int) -> Sequence[Path]:
         return ()
 
+    def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
+        return {}
+
     def numbers(self) -> list[float]:
         return [value for phase in self.phases for w in phase.weights.values() for value in w.flatten().tolist()]
 
@@ -111,7 +120,8 @@ def train(trainer: Pair, processes: Processes, out: Path, name: str, stop: StopR
     """How the run ended, in a word and its message."""
     folder = RunFolder(out / name, name)
     settings = RunSettings(
-        folder=folder, fingerprint={}, save=NEVER, preview=NEVER, checkpoint=Cadence(every_n_steps=4),
+        folder=folder, fingerprint={}, save=NEVER, preview=NEVER, keep_last=0, validation=NO_VALIDATION,
+        checkpoint=Cadence(every_n_steps=4),
         checkpoint_minutes=0, log_every=1, workers=0, track=lambda row, step: None, seed=1, continue_command="again",
     )  # fmt: skip
     found = processes.from_main(find_start(folder, {}, trainer.total_steps, False) if processes.is_main else None)
@@ -162,6 +172,7 @@ def main(out: Path) -> None:
         "told": told(processes),
     }
     (out / f"rank-{processes.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
+    del whole
     processes.close()
 
 

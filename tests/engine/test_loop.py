@@ -26,6 +26,7 @@ from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.schedules import Curve, make_schedule
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError
+from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 
 
@@ -69,10 +70,17 @@ class Small:
     counter: Counter = field(default_factory=Counter)
     previews: list[str] = field(default_factory=list)
     after: Callable[[int], None] = lambda step: None
+    measured: Sequence[float] = ()  # what the validations find, one after the other
 
     @property
     def state(self) -> dict[str, Stateful]:
         return {"counter": self.counter}
+
+    def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
+        return micros
+
+    def validate(self, folder: Path, label: str, done: int) -> dict[str, float]:
+        return {"psnr": self.measured[done // 3 - 1], "lpips": -self.measured[done // 3 - 1]}
 
     def after_step(self, step: int) -> None:
         self.counter.value += step
@@ -109,7 +117,9 @@ def settings(out: Path, **changes: Any) -> RunSettings:
         "folder": RunFolder(out, "run"),
         "fingerprint": {"unet_lr": 0.05},
         "save": NEVER,
+        "keep_last": 0,
         "preview": NEVER,
+        "validation": NO_VALIDATION,
         "checkpoint": Cadence(every_n_steps=3),
         "checkpoint_minutes": 0,
         "log_every": 2,
@@ -295,3 +305,87 @@ def test_a_checkpoint_that_finds_no_room_does_not_end_the_run(tmp_path: Path, mo
     monkeypatch.setattr(CheckpointFolder, "save", fail)
     assert run(small(), tmp_path) == tmp_path / "run.bin"
     assert status(tmp_path)["state"] == "finished"
+
+
+MEASURED = Validation(Cadence(every_n_steps=3), {"psnr": True, "lpips": False}, best_by="psnr")
+
+
+def test_a_validation_is_logged_and_the_best_file_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run(small(measured=(20.0, 22.5, 21.0, 22.0)), tmp_path, validation=MEASURED, save=Cadence(every_n_steps=6))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = {row["step"]: row["val/psnr"] for row in rows if "val/psnr" in row}
+    assert found == {3: 20.0, 6: 22.5, 9: 21.0, 12: 22.0}
+    assert (tmp_path / "run-best.bin").read_bytes() == (tmp_path / "run-step00000006.bin").read_bytes()
+    assert "validation at step 12: psnr 22.0000 (best 22.5000 at step 6), lpips -22.0000 (best -22.5000 at step 6)" in (
+        caplog.text
+    )
+
+
+def test_a_resumed_run_knows_the_best_value_and_keeps_its_file(tmp_path: Path) -> None:
+    stop = StopRequest()
+
+    def hear(step: int) -> None:
+        stop.signal = 15 if step == 7 else None
+
+    with pytest.raises(Stopped):
+        run(small(measured=(20.0, 22.5, 21.0, 22.0), after=hear), tmp_path, stop, validation=MEASURED)
+    best = (tmp_path / "run-best.bin").read_bytes()
+    run(small(measured=(0.0, 0.0, 21.0, 22.0)), tmp_path, validation=MEASURED)
+    assert (tmp_path / "run-best.bin").read_bytes() == best
+
+
+def test_only_the_last_files_are_kept_and_no_others_are_touched(tmp_path: Path) -> None:
+    strange = ("run-best.bin", "run-step00000001.txt", "running-step00000001.bin", "run.bin")
+    for name in strange:
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    run(small(), tmp_path, save=Cadence(every_n_steps=2), keep_last=2)
+    assert {file.name for file in tmp_path.glob("*.*")} - {"status.json", "metrics.jsonl"} == {
+        "run-step00000008.bin", "run-step00000010.bin", *strange,
+    }  # fmt: skip
+
+
+def test_what_a_module_remembers_beside_its_weights_survives_a_stop(tmp_path: Path) -> None:
+    def counted(after: Callable[[int], None] = lambda step: None) -> Small:
+        trainer = small(after=after)
+        trainer.layer.register_buffer("seen", torch.zeros(()))
+
+        def count(module: nn.Module, inputs: Any, output: Any) -> None:
+            module.seen += 1
+
+        trainer.layer.register_forward_hook(count)
+        return trainer
+
+    stop = StopRequest()
+
+    def hear(step: int) -> None:
+        stop.signal = 15 if step == 4 else None
+
+    with pytest.raises(Stopped):
+        run(counted(hear), tmp_path, stop)
+    again = counted()
+    run(again, tmp_path)
+    assert float(again.layer.seen) == 12
+
+
+def test_a_nan_names_its_term(tmp_path: Path) -> None:
+    def with_terms(module: nn.Module, batch: Batch) -> Losses:
+        whole = loss(module, batch).per_sample
+        return Losses(whole, {"l1": whole.detach().nan_to_num(), "hsluv_hue": whole.detach() * 0.5})
+
+    trainer = small(broken=4)
+    first = trainer.phases[0]
+    trainer.phases = [Phase("only", first.module, first.weights, first.optimizer, with_terms, first.schedule)]
+    with pytest.raises(NonFiniteError, match=r"step 5: the loss is nan and the gradient norm nan by hsluv_hue, so the"):
+        run(trainer, tmp_path)
+
+
+def test_a_step_without_the_first_phase_is_logged(tmp_path: Path) -> None:
+    trainer = small()
+    first = trainer.phases[0]
+    trainer.phases = [
+        Phase("G", first.module, first.weights, first.optimizer, loss, first.schedule, due=lambda step: step >= 6)
+    ]
+    run(trainer, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert ["loss" in row for row in rows] == [False] * 3 + [True] * 3

@@ -34,7 +34,7 @@ def phase(name: str = "only", optimizer: str = "adamw", every: int = 1, norm: fl
     nn.init.zeros_(layer.bias)
     weights = dict(layer.named_parameters())
     built = make_optimizer(optimizer, [Group(name, 0.1, weights)], options)
-    return Phase(name, layer, weights, built, loss, lambda step: 1.0, norm, every)
+    return Phase(name, layer, weights, built, loss, lambda step: 1.0, norm, lambda step: step % every == 0)
 
 
 def stepper(*phases: Phase, precision: Precision | None = None) -> Stepper:

@@ -1,0 +1,55 @@
+"""When a run is measured on what is held out, and the best values so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_trainer.engine.cadence import NEVER, Cadence
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`higher_is_better` has the direction of each number; for `best_by` the best file is kept, for "" none."""
+
+    cadence: Cadence = NEVER
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)
+    best_by: str = ""
+
+
+NO_VALIDATION = Validation()
+
+
+class BestValues:
+    """The best value of each number and the step that gave it. Part of a checkpoint."""
+
+    def __init__(self, higher_is_better: Mapping[str, bool]) -> None:
+        self.higher_is_better = dict(higher_is_better)
+        self.found: dict[str, tuple[float, int]] = {}
+
+    def update(self, values: Mapping[str, float], done: int) -> set[str]:
+        """Take the values in and give the names of those that are the best so far; NaN never is."""
+        improved = set()
+        for name, value in values.items():
+            best = self.found.get(name)
+            higher = self.higher_is_better.get(name, False)
+            if value == value and (best is None or (value > best[0] if higher else value < best[0])):
+                self.found[name] = (value, done)
+                improved.add(name)
+        return improved
+
+    def spoken(self, values: Mapping[str, float]) -> str:
+        """The values for a person, each with the best one."""
+        return ", ".join(
+            f"{name} {value:.4f} (best {self.found[name][0]:.4f} at step {self.found[name][1]})"
+            if name in self.found
+            else f"{name} {value:.4f}"
+            for name, value in values.items()
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: list(best) for name, best in self.found.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.found = {name: (float(value), int(step)) for name, (value, step) in state.items()}

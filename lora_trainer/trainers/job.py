@@ -1,0 +1,58 @@
+"""What every training knows of itself before a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lora_trainer.config.common import CommonPreset
+from lora_trainer.engine.cadence import NEVER, Cadence
+from lora_trainer.engine.validation import NO_VALIDATION, Validation
+
+
+@dataclass(frozen=True)
+class Job:
+    """Plain data, so that the main process can look and tell the others. A trainer's own job adds what it found.
+
+    `fingerprint` is everything that decides about the steps already made.
+    """
+
+    preset: CommonPreset
+    seed: int
+    world: int
+    fingerprint: dict[str, Any]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def total_steps(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def mixed_precision(self) -> str:
+        return self.preset.mixed_precision
+
+    @property
+    def saves(self) -> Cadence:
+        """When files are written before the end."""
+        return NEVER
+
+    @property
+    def keep_last(self) -> int:
+        """How many of those files stay; 0 is all."""
+        return 0
+
+    @property
+    def previews(self) -> Cadence:
+        return NEVER
+
+    @property
+    def validation(self) -> Validation:
+        return NO_VALIDATION
+
+    @property
+    def workers(self) -> int:
+        """Processes that read the data beside the training; 0 is a thread."""
+        return 0
