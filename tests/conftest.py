@@ -16,6 +16,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+import lora_trainer  # noqa: F401 - lets torchvision be imported beside a CPU-only PyTorch
+
 REPOSITORY = Path(__file__).parents[1]
 PHOTOS = REPOSITORY / "presets" / "photos" / "2_photo"
 
