@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,20 +44,24 @@ def _answer(options: argparse.Namespace) -> int:
         return 0
     if not options.preset:
         parser().error("--preset FILE is needed: for example --preset presets/demo.json")
-    from lora_trainer.config.reader import load_preset
+    from lora_trainer.config.reader import load_stages
+
+    stages = load_stages(Path(options.preset), [word for words in options.set for word in words])
+    return _check(stages, options.preset) if options.check else _train(stages, options)
+
+
+def _check(stages: Sequence[Loaded], name: str) -> int:
     from lora_trainer.trainers.starts import STARTS
 
-    loaded = load_preset(Path(options.preset), [word for words in options.set for word in words])
-    if options.check:
+    for loaded in stages:
         STARTS[loaded.preset.trainer].call("check", loaded)
         for line in (*loaded.notes, *(f"{key}: without effect: {why}" for key, why in loaded.inert.items())):
-            print(line)  # noqa: T201
-        print(f"{options.preset}: fine")  # noqa: T201
-        return 0
-    return _train(loaded, options)
+            print(f"{loaded.stage}: {line}" if loaded.stage else line)  # noqa: T201
+    print(f"{name}: fine")  # noqa: T201
+    return 0
 
 
-def _train(loaded: Loaded, options: argparse.Namespace) -> int:
+def _train(stages: Sequence[Loaded], options: argparse.Namespace) -> int:
     from lora_trainer.engine.signals import Stopped, StopRequest
 
     stop = StopRequest()
@@ -64,7 +69,7 @@ def _train(loaded: Loaded, options: argparse.Namespace) -> int:
         stop.install()  # now, because loading torch takes seconds in which a person may think again
         from lora_trainer.trainers.run import run
 
-        return run(loaded, stop, dry=options.dry_run, restart=options.restart)
+        return run(stages, stop, dry=options.dry_run, restart=options.restart)
     except Stopped as stopped:
         if stopped.message and _is_main():
             print(stopped.message, file=sys.stderr)  # noqa: T201

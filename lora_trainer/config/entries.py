@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from lora_trainer.config.json_source import Source, parse_json, read_json
+from lora_trainer.config.json_source import JsonPath, Source, parse_json, read_json
 from lora_trainer.config.problems import SHOWN_CHARACTERS, PresetError, shown
 
 SECRET_KEYS = ("wandb_api_key", "huggingface_token")
@@ -25,6 +27,8 @@ class Entry:
     value_place: str
     order: int
     text: str | None = None
+    source: Source | None = None
+    path: JsonPath = ()
 
     @property
     def is_blank(self) -> bool:
@@ -43,6 +47,27 @@ class Entry:
         """The sentence of a problem with the value, or of one that another `key` has with it."""
         return self._sentence(self.value_place, key or self.key, text)
 
+    def inside(self, *path: str | int) -> Entry:
+        """The entry of a key, or the item of a list, within this one's value. Raises KeyError when there is none."""
+        value: Any = self.value
+        for step in path:
+            value = value[step]
+        key = ".".join((self.key, *map(str, path)))
+        deep = (*self.path, *path)
+        if self.source is None or deep not in self.source.values:
+            return replace(self, key=key, value=value)
+        keyed = deep in self.source.keys
+        place = self.source.value_place(deep)
+        return Entry(
+            key=key,
+            value=value,
+            key_place=self.source.key_place(deep) if keyed else place,
+            value_place=place,
+            order=self.source.keys[deep] if keyed else self.source.values[deep],
+            source=self.source,
+            path=deep,
+        )
+
     def _sentence(self, place: str, key: str, text: str) -> str:
         plain = key.isprintable() and key == key.strip() and 0 < len(key) <= SHOWN_CHARACTERS
         name = key if plain else shown(key)
@@ -58,21 +83,37 @@ def collect(path: Path, overrides: Sequence[str]) -> dict[str, Entry]:
         kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
         kind = kinds.get(type(source.value), "a number")
         raise PresetError(f'{source.value_place(())} found {kind}; a preset is an object: {{ "key": value, ... }}')
-    entries = {key: _from_file(source, key, value) for key, value in source.value.items()}
+    entries = {key: _from_file(source, (key,), value) for key, value in source.value.items()}
     problems = []
     for number, override in enumerate(overrides):
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
             problems.append(f"--set {_masked(key.strip(), override)}: write it as --set key=value")
             continue
-        entries[key.strip()] = _from_override(key.strip(), text, _AFTER_THE_FILE + number)
+        _override(entries, _from_override(key.strip(), text, _AFTER_THE_FILE + number))
     if problems:
         raise PresetError(*problems)
     return entries
 
 
-def _from_file(source: Source, key: str, value: object) -> Entry:
-    return Entry(key, value, source.key_place((key,)), source.value_place((key,)), source.keys[(key,)])
+def _from_file(source: Source, path: JsonPath, value: object) -> Entry:
+    places = source.key_place(path), source.value_place(path)
+    return Entry(str(path[-1]), value, *places, source.keys[path], source=source, path=path)
+
+
+def _override(entries: dict[str, Entry], new: Entry) -> None:
+    """Replace or add; `optim_g.lr` reaches into an object that the file gives."""
+    first, *deeper = new.key.split(".")
+    if not deeper or first not in entries or not isinstance(entries[first].value, dict):
+        entries[new.key] = new
+        return
+    value = copy.deepcopy(entries[first].value)
+    inner: Any = value
+    for step in deeper[:-1]:
+        inner = inner.setdefault(step, {}) if isinstance(inner, dict) else {}
+    if isinstance(inner, dict):
+        inner[deeper[-1]] = new.value
+    entries[first] = replace(entries[first], value=value)
 
 
 def _from_override(key: str, text: str, order: int) -> Entry:

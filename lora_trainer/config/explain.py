@@ -8,14 +8,34 @@ from lora_trainer.config import other_models
 from lora_trainer.config.problems import did_you_mean, shown
 from lora_trainer.config.schema import default_as_written
 from lora_trainer.config.setting import Key, keys_of
-from lora_trainer.config.trainers import DEFAULT_TRAINER, trainer_named
+from lora_trainer.config.trainers import TRAINERS, trainer_named
 from lora_trainer.errors import Refusal
 
 WIDTH = 100
 
 
-def explain(key: str, trainer: str = DEFAULT_TRAINER) -> str:
-    """A few lines about a key, under its present or a former name. Raises Refusal for a key that is not known."""
+def explain(key: str, trainer: str = "") -> str:
+    """A few lines about a key, under its present or a former name, for one trainer or for each that has it.
+
+    Raises Refusal for a key that is not known.
+    """
+    names = [trainer] if trainer else list(TRAINERS)
+    pages = {name: page for name in names if (page := _page_of(key, name))}
+    if not pages:
+        known = [word for name in names for word in _words(name)]
+        raise Refusal(f"{key}: no key of the trainer{'s' if len(names) > 1 else ''} {', '.join(names)}"
+                      f"{did_you_mean(key, known)}")  # fmt: skip
+    if len(set(pages.values())) == 1:
+        return next(iter(pages.values()))
+    return "\n\n".join(f"[{name}]\n{page}" for name, page in pages.items())
+
+
+def _words(trainer: str) -> list[str]:
+    keys = keys_of(trainer_named(trainer).preset)
+    return [*keys, *(old for key in keys.values() for old in key.setting.old_names)]
+
+
+def _page_of(key: str, trainer: str) -> str:
     row = trainer_named(trainer)
     keys = keys_of(row.preset)
     former = {old: name for name, each in keys.items() for old in each.setting.old_names}
@@ -24,7 +44,7 @@ def explain(key: str, trainer: str = DEFAULT_TRAINER) -> str:
         return _page(keys[name], former_name=key if key in former else "")
     if row.with_gui_keys and key in other_models.KEYS:
         return f"{key}: for models that lora_trainer does not train; it trains SD 1.x, SD 2.x and SDXL."
-    raise Refusal(f"{key}: no key of the trainer {trainer}{did_you_mean(key, [*keys, *former])}")
+    return ""
 
 
 def facts(key: Key) -> str:

@@ -42,6 +42,20 @@ class Reads:
 
 
 @dataclass(frozen=True)
+class Component:
+    """A part that is chosen by name and has options of its own: `{"type": "span", "norm": false}`.
+
+    The options are checked by whoever builds the part, since only that knows them.
+    """
+
+    type: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, object]:
+        return {"type": self.type, **self.options}
+
+
+@dataclass(frozen=True)
 class AnyCase:
     """Placed beside a Literal: upper and lower case do not matter, and "75" stands for 75."""
 
@@ -139,7 +153,59 @@ def _arguments(value: object) -> tuple[str, ...]:
     return words
 
 
+def _component(value: object) -> Component:
+    if isinstance(value, Component):
+        return value
+    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str) or not value["type"].strip():
+        raise Unfit
+    return Component(value["type"].strip(), {name: option for name, option in value.items() if name != "type"})
+
+
+def _components(value: object) -> tuple[Component, ...]:
+    if isinstance(value, (list, tuple)):
+        return tuple(_component(item) for item in value)
+    raise Unfit
+
+
+def _named_components(value: object) -> tuple[tuple[str, Component], ...]:
+    if isinstance(value, tuple):
+        return value
+    if isinstance(value, Mapping):
+        return tuple((str(name), _component(item)) for name, item in value.items())
+    raise Unfit
+
+
+def _numbers(value: object) -> tuple[float, ...]:
+    if isinstance(value, (list, tuple)):
+        return tuple(_number(item) for item in value)
+    raise Unfit
+
+
+def _span(value: object) -> tuple[float, float]:
+    numbers = _numbers(value)
+    if len(numbers) != 2:
+        raise Unfit
+    if numbers[0] > numbers[1]:
+        raise Unfit("write the smaller number first")
+    return numbers[0], numbers[1]
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value.strip(),)
+    if isinstance(value, (list, tuple)):
+        return tuple(_text(item).strip() for item in value)
+    raise Unfit
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    return tuple(_path(word) for word in _words(value))
+
+
 _TEXT = {"type": ["string", "null"]}
+_COMPONENT = {"type": ["object", "null"], "properties": {"type": {"type": "string"}}, "required": ["type"]}
+_NUMBERS = {"type": ["array", "null"], "items": {"type": "number"}}
+_WORDS = {"type": ["string", "array", "null"], "items": {"type": "string"}}
 _NUMBER_TEXT = r"^\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?\s*$"
 
 Switch = Annotated[
@@ -178,6 +244,27 @@ Size = Annotated[
 ]
 Arguments = Annotated[tuple[str, ...], Reads("name=value words", _arguments, {"type": ["string", "array", "null"]})]
 
+Part = Annotated[Component, Reads('an object with a "type": {"type": "...", options}', _component, _COMPONENT)]
+Parts = Annotated[
+    tuple[Component, ...],
+    Reads('a list of objects with a "type" each', _components, {"type": ["array", "null"], "items": _COMPONENT}),
+]
+NamedParts = Annotated[
+    tuple[tuple[str, Component], ...],
+    Reads(
+        'an object of objects with a "type" each',
+        _named_components,
+        {"type": ["object", "null"], "additionalProperties": _COMPONENT},
+    ),
+]
+Numbers = Annotated[tuple[float, ...], Reads("a list of numbers", _numbers, _NUMBERS)]
+Span = Annotated[
+    tuple[float, float],
+    Reads("the smallest and the largest number: [a, b]", _span, {**_NUMBERS, "minItems": 2, "maxItems": 2}),
+]
+Words = Annotated[tuple[str, ...], Reads("a text or a list of texts", _words, _WORDS)]
+Paths = Annotated[tuple[str, ...], Reads("a path or a list of paths", _paths, _WORDS)]
+
 Count = Annotated[Whole, Ge(0)]
 Positive = Annotated[Whole, Ge(1)]
 Seed = Annotated[Whole, Ge(0), Le(LARGEST_SEED)]
@@ -204,6 +291,17 @@ def legal(annotation: Any) -> str:
 def choices(annotation: Any) -> tuple[str | int, ...]:
     """The values of a Literal; empty for every other kind."""
     return get_args(get_args(annotation)[0]) if AnyCase() in _traits(annotation) else ()
+
+
+def as_json(value: object) -> object:
+    """A field's value as JSON can hold it; a secret becomes stars."""
+    if isinstance(value, SecretStr):
+        return str(value)
+    if isinstance(value, Component):
+        return value.as_json()
+    if isinstance(value, tuple) and value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
+        return {name: as_json(item) for name, item in value}
+    return [as_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def is_text(annotation: Any) -> bool:

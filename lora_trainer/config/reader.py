@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from pydantic import SecretStr
 
 from lora_trainer.config import other_models
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.entries import Entry, collect
 from lora_trainer.config.findings import Finding
-from lora_trainer.config.kinds import is_secret
+from lora_trainer.config.kinds import as_json, is_secret
 from lora_trainer.config.problems import PresetError, did_you_mean, one_of, shown
 from lora_trainer.config.setting import Key, keys_of
+from lora_trainer.config.stages import Stage, split_stages
 from lora_trainer.config.trainers import DEFAULT_TRAINER, TRAINERS
 from lora_trainer.config.values import Reading
 
@@ -25,7 +24,8 @@ class Loaded:
 
     `given` holds the keys of the preset, under their present names, as they were written and without secrets; `notes`
     are sentences about what was understood in another way than it was written; `inert` says for each key that does
-    nothing why that is.
+    nothing why that is. `entries` know the places of keys, for what can be checked only later. `stage` is the name of
+    this part of a preset with stages, and `follows` whether it starts from what the part before has yet to make.
     """
 
     preset: CommonPreset
@@ -33,6 +33,20 @@ class Loaded:
     given: dict[str, object]
     notes: tuple[str, ...]
     inert: dict[str, str]
+    entries: Mapping[str, Entry] = field(default_factory=dict, repr=False)  # may hold secrets
+    stage: str = ""
+    follows: bool = False
+
+    def wrong(self, text: str, key: str, *inside: str | int, as_key: bool = False) -> str:
+        """The sentence of a problem with a key's value, or with what is `inside` it, at its place in the file."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return f"{self.path}:1:1 {'.'.join((key, *map(str, inside)))}: {text}"
+        try:
+            entry = entry.inside(*inside)
+        except (KeyError, IndexError, TypeError):
+            as_key = False
+        return entry.wrong_key(text) if as_key else entry.wrong_value(text)
 
     def steps_fingerprint(self) -> dict[str, object]:
         """The values, ready for JSON, that may not change between a run and its continuation."""
@@ -43,20 +57,34 @@ class Loaded:
         }
 
 
-def as_json(value: object) -> object:
-    """A field's value as JSON can hold it; a secret becomes stars."""
-    if isinstance(value, SecretStr):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
 def load_preset(path: Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read a preset; each override is `key=value` and wins over the file. Raises PresetError with every problem."""
+    """Read a preset; each override is `key=value` and wins over the file. Raises PresetError with every problem.
+
+    Of a preset with stages, this is the first one; `load_stages` gives all.
+    """
+    return load_stages(path, overrides)[0]
+
+
+def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[Loaded, ...]:
+    """The stages of a preset in their order; a preset without `stages` is one."""
     written = collect(path, overrides)
     name = _trainer_name(written)
+    parts = split_stages(path, written, TRAINERS[name])
+    found, problems = [], []
+    for stage in parts:
+        try:
+            found.append(_load(path, name, stage))
+        except PresetError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise PresetError(*problems)
+    return tuple(found)
+
+
+def _load(path: Path, name: str, stage: Stage) -> Loaded:
     trainer = TRAINERS[name]
     reading = Reading(path, name, trainer.preset)
-    rest = reading.adopt(written)
+    rest = reading.adopt(stage.entries)
     leftovers = _set_other_models_apart(reading, rest) if trainer.with_gui_keys else {}
     for entry in rest.values():
         reading.refuse(entry, entry.wrong_key(f"unknown key{did_you_mean(entry.key, reading.keys)}"))
@@ -67,7 +95,9 @@ def load_preset(path: Path, overrides: Sequence[str] = ()) -> Loaded:
             _apply(reading, finding, inert)
     if reading.problems:
         raise PresetError(*(text for _, text in sorted(reading.problems, key=lambda problem: problem[0])))
-    return Loaded(preset, path, _given(reading), tuple(reading.notes), inert)
+    return Loaded(
+        preset, path, _given(reading), tuple(reading.notes), inert, reading.entries, stage.name, stage.follows
+    )
 
 
 def _trainer_name(written: Mapping[str, Entry]) -> str:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 from pydantic import SecretStr
 
 from lora_trainer.config import other_models
-from lora_trainer.config.kinds import value_schema
+from lora_trainer.config.kinds import Arguments, as_json, value_schema
 from lora_trainer.config.setting import Key, keys_of
+from lora_trainer.config.super_resolution_sections import OTHER_WORDS
 from lora_trainer.config.trainers import trainer_named
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
+
+SECTIONS: dict[str, object] = {  # in which traiNNer-redux's keys may stand as well
+    "stages": {
+        "type": "array",
+        "items": {"type": "object", "required": ["stage"]},
+        "description": "Trainings one after the other, each with its own keys beside the preset's.",
+    },
+    **{name: {"type": "object"} for name in ("datasets", "train", "path", "val", "logger")},
+    **{name: {"type": ["string", "integer"]} for name in OTHER_WORDS if "." not in name},
+}
 
 
 def json_schema(trainer: str) -> dict[str, object]:
@@ -25,12 +37,16 @@ def json_schema(trainer: str) -> dict[str, object]:
             properties[old] = {"description": f"The former name of {key.name}.", "deprecated": True}
     for name in sorted(other_models.KEYS) if entry.with_gui_keys else ():
         properties[name] = {"description": "For models that lora_trainer does not train.", "deprecated": True}
+    if entry.starts_from:
+        properties |= SECTIONS
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"lora_trainer preset: {trainer}",
         "type": "object",
         "properties": properties,
-        "required": [key.name for key in keys_of(entry.preset).values() if key.setting.required],
+        "required": [
+            key.name for key in keys_of(entry.preset).values() if key.setting.required and not entry.starts_from
+        ],
         "additionalProperties": False,
     }
 
@@ -47,9 +63,11 @@ def schema_text(trainer: str) -> str:
 
 def default_as_written(key: Key) -> object:
     """The default in the spelling of a preset: a size as "width,height", words as text, a secret as nothing."""
-    if isinstance(key.default, tuple):
-        return (" " if key.default and isinstance(key.default[0], str) else ",").join(map(str, key.default))
-    return "" if isinstance(key.default, SecretStr) else key.default
+    if get_args(key.annotation)[0] == tuple[int, int]:
+        return ",".join(map(str, key.default))  # type: ignore[call-overload]
+    if key.annotation == Arguments:
+        return " ".join(key.default)  # type: ignore[arg-type]
+    return "" if isinstance(key.default, SecretStr) else as_json(key.default)
 
 
 def _property(key: Key) -> dict[str, object]:

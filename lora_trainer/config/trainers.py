@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from lora_trainer.config.common import CommonPreset
+from lora_trainer.config.entries import Entry
 from lora_trainer.config.findings import Rule
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.lora_rules import LORA_RULES
 from lora_trainer.config.problems import did_you_mean
+from lora_trainer.config.super_resolution import SuperResolutionPreset
+from lora_trainer.config.super_resolution_rules import SUPER_RESOLUTION_RULES
+from lora_trainer.config.super_resolution_sections import unfold_sections
 from lora_trainer.errors import Refusal
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """`with_gui_keys`: the preset may hold the kohya_ss GUI's keys for models that no trainer here trains."""
+    """`with_gui_keys`: the preset may hold the kohya_ss GUI's keys for models that no trainer here trains.
+
+    `unfold` makes flat keys of another program's sections. `starts_from` is the key that takes the result of the stage
+    before in a preset with stages.
+    """
 
     preset: type[CommonPreset]
     rules: Sequence[Rule]
     with_gui_keys: bool = False
+    unfold: Callable[[Mapping[str, Entry]], dict[str, Entry]] = dict
+    starts_from: str = ""
 
 
 DEFAULT_TRAINER = "lora"  # a kohya_ss GUI preset does not say what it is for
@@ -28,6 +38,12 @@ DEFAULT_TRAINER = "lora"  # a kohya_ss GUI preset does not say what it is for
 TRAINERS = MappingProxyType(
     {
         "lora": Trainer(LoraPreset, LORA_RULES, with_gui_keys=True),
+        "super_resolution": Trainer(
+            SuperResolutionPreset,
+            SUPER_RESOLUTION_RULES,
+            unfold=unfold_sections,
+            starts_from="pretrain_network_g",
+        ),
     }
 )
 

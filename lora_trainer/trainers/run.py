@@ -6,7 +6,7 @@ import errno
 import logging
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +39,28 @@ OUT_OF_MEMORY = (
 )
 
 
-def run(loaded: Loaded, stop: StopRequest, *, dry: bool = False, restart: bool = False) -> int:
-    """Train what the preset says, or only plan it. The exit status is 0, or 1 when the training failed.
+def run(stages: Sequence[Loaded], stop: StopRequest, *, dry: bool = False, restart: bool = False) -> int:
+    """Train what the preset says, one stage after the other, or only plan it. The exit status is 0, or 1 when the
+    training failed.
 
     Raises Refusal for what the person can mend, and Stopped after a signal.
     """
     processes = Processes()
     set_up_logging(processes.is_main)
+    advice = STARTS[stages[0].preset.trainer].memory_advice
     try:
-        _run(loaded, processes, stop, dry=dry, restart=restart)
-    except AlreadyFinished as finished:
-        log.info("%s", finished)
+        for number, loaded in enumerate(stages, 1):
+            if loaded.stage:
+                log.info("stage %d of %d: %s", number, len(stages), loaded.stage)
+            if dry and loaded.follows:
+                log.info("it starts from the result of the stage before, and can be planned when that is there")
+                break
+            _run_stage(loaded, processes, stop, dry=dry, restart=restart)
     except NonFiniteError as error:
         log.error("%s", error)
         return 1
     except torch.OutOfMemoryError as error:
-        log.error(OUT_OF_MEMORY, STARTS[loaded.preset.trainer].memory_advice, str(error).split(". ")[0])
+        log.error(OUT_OF_MEMORY, advice, str(error).split(". ")[0])
         return 1
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
@@ -66,13 +72,22 @@ def run(loaded: Loaded, stop: StopRequest, *, dry: bool = False, restart: bool =
     return 0
 
 
+def _run_stage(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, restart: bool) -> None:
+    try:
+        _run(loaded, processes, stop, dry=dry, restart=restart)
+    except AlreadyFinished as finished:
+        log.info("%s", finished)
+
+
 def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, restart: bool) -> None:
     preset = loaded.preset
     start = STARTS[preset.trainer]
     folder = RunFolder(Path(preset.output_dir), preset.output_name)
     tracker_names(preset.log_with)  # a missing package is refused before anything is loaded
     _say(loaded)
-    job: Job = _from_main(processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart)))
+    job: Job = _from_main(
+        processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart))
+    )
     precision, note = choose_precision(job.mixed_precision, processes.device)
     if note:
         log.info("note: %s", note)

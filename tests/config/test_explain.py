@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lora_trainer.config.explain import explain
-from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.setting import keys_of
+from lora_trainer.config.trainers import TRAINERS
 from lora_trainer.errors import Refusal
 
 
@@ -37,12 +37,21 @@ def test_a_page_says_what_matters(key: str, line: str) -> None:
 
 
 def test_every_key_has_a_page() -> None:
-    for key in keys_of(LoraPreset):
-        assert explain(key).startswith(f"{key} (")
+    for trainer, row in TRAINERS.items():
+        for key in keys_of(row.preset):
+            assert explain(key, trainer).startswith(f"{key} (")
+
+
+def test_a_key_of_several_trainers_is_told_once_where_it_means_the_same() -> None:
+    assert explain("seed").count("Every random choice") == 1
+    assert explain("save_precision").startswith("[lora]\nsave_precision (")
+    assert "[super_resolution]\nsave_precision (" in explain("save_precision")
+    assert explain("lq_size").startswith("lq_size (")
 
 
 def test_an_unknown_key_or_trainer_gets_a_hint() -> None:
-    with pytest.raises(Refusal, match=r"^noise_ofset: no key of the trainer lora; did you mean noise_offset\?$"):
+    names = "lora, super_resolution"
+    with pytest.raises(Refusal, match=rf"^noise_ofset: no key of the trainers {names}; did you mean noise_offset\?$"):
         explain("noise_ofset")
-    with pytest.raises(Refusal, match=r"^there is no trainer lorra; there is lora; did you mean lora\?$"):
+    with pytest.raises(Refusal, match=rf"^there is no trainer lorra; there is {names}; did you mean lora\?$"):
         explain("seed", "lorra")

@@ -213,7 +213,7 @@ def test_what_is_read_in_another_way_is_noted(
             "Lion, Lion8bit, Adafactor, Prodigy",
         ),
         ({"save_model_as": "ckpt"}, "6:20 save_model_as: ckpt is not supported yet; write safetensors"),
-        ({"trainer": "lorra"}, '6:14 trainer: found "lorra"; write lora; did you mean lora?'),
+        ({"trainer": "lorra"}, '6:14 trainer: found "lorra"; write one of lora, super_resolution; did you mean lora?'),
         ({"wandb_api_key": ["S3CRET"]}, "6:20 wandb_api_key: write text that is kept secret"),
     ],
 )
