@@ -144,7 +144,7 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-def test_traiNNer_reduxs_sections_are_flat_keys(tmp_path: Path) -> None:
+def test_the_sections_of_trainner_redux_are_flat_keys(tmp_path: Path) -> None:
     path = tmp_path / "preset.json"
     path.write_text(json.dumps({key: value for key, value in SECTIONS.items() if key != "dist_params"}))
     loaded = load_preset(path)
