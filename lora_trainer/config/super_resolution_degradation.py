@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lora_trainer.config.kinds import Count, Numbers, Share, Span, Switch, Words
-from lora_trainer.config.setting import no_effect, setting
+from lora_trainer.config.setting import no_effect, not_yet, setting
 
 KERNELS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 KERNEL_PROBS = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
@@ -31,7 +31,7 @@ class Degradation:
     )
     lq_usm: Switch = setting(False, "Sharpen the picture before it is degraded.")
     lq_usm_radius_range: Span = setting((1.0, 25.0), "The radius of that unsharp mask in pixels.")
-    thicklines_prob: Share = setting(0.0, "How often dark lines are thickened first, for line art.")
+    thicklines_prob: Share = setting(0.0, "How often dark lines are thickened first.", effect=not_yet())
     queue_size: Count = setting(120, "The pool of degraded pictures.", effect=no_effect(FRESH))
     high_order_degradations_debug: Switch = setting(
         False, "Save degraded crops.", may_change=True, effect=no_effect(SHEET)

@@ -69,7 +69,7 @@ class Performance:
     )
     amp_bf16: Switch = setting(False, "bf16 in place of fp16; some architectures overflow in fp16 and get it anyway.")
     use_channels_last: Switch = setting(
-        True, "Lay pictures out with the channels last, which convolutions in half precision on a GPU are faster with."
+        True, "Lay pictures out with the channels last, on a CPU and, in half precision, on a GPU: faster convolutions."
     )
     fast_matmul: Switch = setting(False, "Let float32 products be rounded to TF32 on the GPUs that have it.")
     use_compile: Switch = setting(False, "Compile the generator: minutes at the start, faster steps on a GPU.")

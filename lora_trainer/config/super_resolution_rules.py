@@ -115,8 +115,10 @@ def measuring(preset: Preset) -> Iterator[Finding]:
 
 
 def averages(preset: Preset) -> Iterator[Finding]:
+    if not preset.ema_decay and any(loss.type.casefold() == "ldlloss" for loss in preset.active_losses):
+        yield error("ldlloss compares with the averaged network; give ema_decay a value such as 0.999", "losses")
     if not preset.ema_decay:
-        yield inert("ema_decay is 0", "ema_power", "ema_update_after", "ema_switch_iter")
+        yield inert("ema_decay is 0", "ema_power", "ema_update_after_step", "ema_switch_iter")
 
 
 def formats(preset: Preset) -> Iterator[Finding]:

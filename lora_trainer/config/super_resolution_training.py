@@ -56,7 +56,7 @@ class MovingAverage:
     ema_power: NotNegative = setting(
         0.0, "Let the decay rise as 1 - (1 + step) ** -power up to ema_decay; 0 is the full decay at once."
     )
-    ema_update_after: Count = setting(0, "Steps before the copy begins.")
+    ema_update_after_step: Count = setting(0, "Steps before the copy begins.")
     ema_switch_iter: Count = setting(0, "Every so many steps the generator itself becomes its copy; 0 is never.")
 
 

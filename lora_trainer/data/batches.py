@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lora_trainer.data.buckets import Size
 from lora_trainer.draws import python_random
@@ -58,6 +59,22 @@ def split(batch: Sequence[int], slots: int) -> list[tuple[int, ...]]:
     """
     edges = [len(batch) * slot // slots for slot in range(slots + 1)]
     return [tuple(range(edges[slot], edges[slot + 1])) for slot in range(slots)]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process takes, and how many pictures fit into one forward pass."""
+
+    rank: int
+    world: int
+    per_device: int
+
+
+def micro_positions(batch: Sequence[int], share: Share) -> list[tuple[int, ...]]:
+    """The batch's positions in each of this process's forward passes; empty where others have its pictures."""
+    passes = -(-len(batch) // (share.world * share.per_device))
+    slots = split(batch, share.world * passes)
+    return slots[share.rank * passes : (share.rank + 1) * passes]
 
 
 def largest_batch_step(plan: BatchPlan) -> int:

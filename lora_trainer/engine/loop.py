@@ -18,7 +18,7 @@ from lora_trainer.engine.cadence import Cadence, Length, Timer
 from lora_trainer.engine.checkpoints import CheckpointFolder, Found
 from lora_trainer.engine.console import RunDisplay, run_display
 from lora_trainer.engine.metrics import Reading, Readings, Speed, Window, memory_gib
-from lora_trainer.engine.optimizers import rates
+from lora_trainer.engine.optimizers import rates, settled
 from lora_trainer.engine.phase import Trainer
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.prefetch import prefetch
@@ -182,7 +182,8 @@ class Loop:
         path, problem = None, ""
         if self.processes.is_main:
             try:
-                path = self.trainer.export(self.settings.folder.path / name, done)
+                with settled(self.trainer.phases):
+                    path = self.trainer.export(self.settings.folder.path / name, done)
                 log.info("saved %s", path)
             except SAVE_ERRORS as error:
                 free = self.checkpoints.free_gib()
@@ -198,7 +199,9 @@ class Loop:
         if self.processes.is_main:
             label = f"e{self.length.epoch(done):06d}" if by_epoch else f"{done:06d}"
             try:
-                for path in self.trainer.preview(self.settings.folder.samples, label, done):
+                with settled(self.trainer.phases):
+                    paths = self.trainer.preview(self.settings.folder.samples, label, done)
+                for path in paths:
                     log.info("sample %s", path)
             except (OSError, torch.OutOfMemoryError) as error:  # no reason to lose a night's training
                 log.warning("no preview at step %d: %s", done, error)
@@ -208,7 +211,8 @@ class Loop:
         """Measure, remember what is best, and keep the best file."""
         improved = False
         if self.processes.is_main:
-            values = self.trainer.validate(self.settings.folder.samples, f"{done:06d}", done)
+            with settled(self.trainer.phases):
+                values = self.trainer.validate(self.settings.folder.samples, f"{done:06d}", done)
             names = self.best.update(values, done)
             log.info("validation at step %d: %s", done, self.best.spoken(values))
             row = {f"val/{name}": value for name, value in values.items()}

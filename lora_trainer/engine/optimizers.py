@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from lora_trainer.config.problems import did_you_mean
 from lora_trainer.errors import Refusal
+
+if TYPE_CHECKING:
+    from lora_trainer.engine.phase import Phase
 
 
 @dataclass(frozen=True)
@@ -22,73 +31,252 @@ class Group:
     weights: Mapping[str, nn.Parameter]
 
 
-Build = Callable[[list[dict[str, Any]], dict[str, Any]], torch.optim.Optimizer]
+Groups = list[dict[str, Any]]
+Build = Callable[[Any, Groups, dict[str, Any]], torch.optim.Optimizer]
+EXTRA = "lora_trainer[optimizers]"
+ANY_WORD = inspect.Parameter.VAR_KEYWORD
+BUILD_ERRORS = (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, LookupError)
 
 
-def _torch_adamw(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, **{"fused": True, **options})
-
-
-def _lion(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-    import lion_pytorch
-
-    optimizer: torch.optim.Optimizer = lion_pytorch.Lion(groups, **options)
+def _plainly(found: Any, groups: Groups, options: dict[str, Any]) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer = found(groups, **options)
     return optimizer
 
 
-def _prodigy(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-    import prodigyopt
+def _fused(found: Any, groups: Groups, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """One kernel for all weights, which can also skip a bad step without the host's help."""
+    other = options.get("foreach") or options.get("differentiable")
+    return _plainly(found, groups, options if other else {"fused": True, **options})
 
-    optimizer: torch.optim.Optimizer = prodigyopt.Prodigy(groups, **options)
-    return optimizer
 
-
-def _adafactor(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-    from transformers.optimization import Adafactor
-
+def _adafactor(found: Any, groups: Groups, options: dict[str, Any]) -> torch.optim.Optimizer:
     if options.get("relative_step", True):  # it finds its own rate, and refuses to be given one
         groups = [{**group, "lr": None} for group in groups]
-    return Adafactor(groups, **options)  # type: ignore[no-untyped-call]
+    return _plainly(found, groups, options)
 
 
-def _bitsandbytes(name: str) -> Build:
-    def build(groups: list[dict[str, Any]], options: dict[str, Any]) -> torch.optim.Optimizer:
-        if importlib.util.find_spec("bitsandbytes") is None:
+def _with_a_rate(found: Any, groups: Groups, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """For those that want one rate more beside those of their groups."""
+    return _plainly(found, groups, {"lr": groups[0]["lr"], **options})
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where an optimizer is found and how it is made."""
+
+    path: str  # of the class, whose signature says what it takes
+    install: str = ""  # what pip must be told when a package is missing
+    build: Build = _plainly
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    one_rate: bool = False  # it estimates a rate for all groups together
+    instead: str = ""  # what does nearly the same without the package
+
+    def find(self, name: str) -> Any:
+        """The class. Raises Refusal."""
+        module, _, last = self.path.rpartition(".")
+        package = module.partition(".")[0]
+        if importlib.util.find_spec(package) is None:
+            way_out = f', or set it to "{self.instead}"' if self.instead else ""
             raise Refusal(
-                f'optimizer "{name}" needs the package bitsandbytes, which is not installed: '
-                f'`pip install bitsandbytes`, or set optimizer to "{name.removesuffix("8bit")}"'
+                f'the optimizer "{name}" needs the package {package}, which is not installed: '
+                f"`pip install {self.install or package}`{way_out}"
             )
-        import bitsandbytes
+        try:
+            return getattr(importlib.import_module(module), last)
+        except (ImportError, OSError, RuntimeError) as error:
+            raise Refusal(f'the optimizer "{name}" does not load: {error}') from error
+        except AttributeError as error:
+            names = dir(importlib.import_module(module))
+            raise Refusal(f'the optimizer "{name}": {module} has no {last}{did_you_mean(last, names)}') from error
 
-        optimizer: torch.optim.Optimizer = getattr(bitsandbytes.optim, name)(groups, **options)
-        return optimizer
 
-    return build
+def _torch(name: str, build: Build = _plainly, **defaults: Any) -> Kind:
+    return Kind(f"torch.optim.{name}", build=build, defaults=defaults)
 
 
-OPTIMIZERS: dict[str, Build] = {
-    "adamw": _torch_adamw,
-    "adamw8bit": _bitsandbytes("AdamW8bit"),
-    "lion": _lion,
-    "lion8bit": _bitsandbytes("Lion8bit"),
-    "adafactor": _adafactor,
-    "prodigy": _prodigy,
+def _bitsandbytes(name: str, instead: str, build: Build = _plainly, **defaults: Any) -> Kind:
+    return Kind(f"bitsandbytes.optim.{name}", build=build, defaults=defaults, instead=instead)
+
+
+def _collected(name: str) -> Kind:
+    return Kind(f"pytorch_optimizer.{name}", EXTRA)
+
+
+def _schedule_free(name: str) -> Kind:
+    return Kind(f"schedulefree.{name}", EXTRA)
+
+
+def _dadapt(name: str) -> Kind:
+    return Kind(f"dadaptation.{name}", one_rate=True)
+
+
+OPTIMIZERS: dict[str, Kind] = {
+    "AdamW": _torch("AdamW", _fused),
+    "AdamW8bit": _bitsandbytes("AdamW8bit", "AdamW"),
+    "PagedAdamW": _bitsandbytes("PagedAdamW", "AdamW"),
+    "PagedAdamW8bit": _bitsandbytes("PagedAdamW8bit", "AdamW"),
+    "PagedAdamW32bit": _bitsandbytes("PagedAdamW32bit", "AdamW"),
+    "Lion": Kind("lion_pytorch.Lion", "lion-pytorch"),
+    "Lion8bit": _bitsandbytes("Lion8bit", "Lion"),
+    "PagedLion8bit": _bitsandbytes("PagedLion8bit", "Lion"),
+    "Adafactor": Kind("transformers.optimization.Adafactor", build=_adafactor),
+    "Prodigy": Kind("prodigyopt.Prodigy", one_rate=True),
+    "DAdaptation": _dadapt("experimental.DAdaptAdamPreprint"),
+    "DAdaptAdaGrad": _dadapt("DAdaptAdaGrad"),
+    "DAdaptAdam": _dadapt("DAdaptAdam"),
+    "DAdaptAdamPreprint": _dadapt("experimental.DAdaptAdamPreprint"),
+    "DAdaptAdan": _dadapt("DAdaptAdan"),
+    "DAdaptAdanIP": _dadapt("experimental.DAdaptAdanIP"),
+    "DAdaptLion": _dadapt("DAdaptLion"),
+    "DAdaptSGD": _dadapt("DAdaptSGD"),
+    "SGDNesterov": _torch("SGD", momentum=0.9, nesterov=True),
+    "SGDNesterov8bit": _bitsandbytes("SGD8bit", "SGDNesterov", _with_a_rate, momentum=0.9, nesterov=True),
+    "AdamWScheduleFree": _schedule_free("AdamWScheduleFree"),
+    "RAdamScheduleFree": _schedule_free("RAdamScheduleFree"),
+    "SGDScheduleFree": _schedule_free("SGDScheduleFree"),
+    "AdamW_SF": _schedule_free("AdamWScheduleFree"),
+    "Adan_SF": Kind("lora_trainer.engine.adan_schedule_free.AdanScheduleFree"),
+    "Adan": _collected("Adan"),
+    "ADOPT": _collected("ADOPT"),
+    "SOAP": _collected("SOAP"),
+    "StableAdamW": _collected("StableAdamW"),
+    "AdaBelief": _collected("AdaBelief"),
+    "AdEMAMix": _collected("AdEMAMix"),
+    "CAME": _collected("CAME"),
+    "Lamb": _collected("Lamb"),
+    "LaProp": _collected("LaProp"),
+    "MARS": _collected("MARS"),
+    "Ranger": _collected("Ranger"),
+    "Tiger": _collected("Tiger"),
+    "Adam": _torch("Adam", _fused),
+    "Adam8bit": _bitsandbytes("Adam8bit", "Adam"),
+    "PagedAdam8bit": _bitsandbytes("PagedAdam8bit", "Adam"),
+    "AdEMAMix8bit": _bitsandbytes("AdEMAMix8bit", "AdEMAMix"),
+    "RMSprop8bit": _bitsandbytes("RMSprop8bit", "RMSprop"),
+    "Adadelta": _torch("Adadelta"),
+    "Adagrad": _torch("Adagrad"),
+    "Adamax": _torch("Adamax"),
+    "ASGD": _torch("ASGD"),
+    "NAdam": _torch("NAdam"),
+    "RAdam": _torch("RAdam"),
+    "RMSprop": _torch("RMSprop"),
+    "Rprop": _torch("Rprop"),
+    "SGD": _torch("SGD"),  # not fused: on a CPU that leaves half-precision weights where they are (torch 2.13)
 }
 
 
-def make_optimizer(name: str, groups: Sequence[Group], options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """An optimizer over the groups, in their order. Refusal when the preset's `optimizer_args` do not fit it."""
+def optimizer_names() -> list[str]:
+    return list(OPTIMIZERS)
+
+
+def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a name and its options; only a single weight is given to the optimizer to find out."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    try:
+        _build(name, [{"params": [weight], "lr": 1e-4, "base_lr": 1e-4, "name": ""}], options)
+    except Refusal as refusal:
+        return list(refusal.problems)
+    return []
+
+
+def make_optimizer(
+    name: str, groups: Sequence[Group], options: Mapping[str, Any], key: str = "optimizer_args"
+) -> torch.optim.Optimizer:
+    """An optimizer over the groups, in their order. Refusal when the options of the preset's `key` do not fit it."""
     plain = [
         {"params": list(group.weights.values()), "lr": group.rate, "base_lr": group.rate, "name": group.name}
         for group in groups
     ]
-    options = dict(options)
-    if "betas" in options:  # PyTorch takes two floats or nothing: JSON's `0, 0.99` mixes an int in
-        options["betas"] = tuple(float(beta) for beta in options["betas"])
     try:
-        return OPTIMIZERS[name.lower()](plain, options)
-    except (TypeError, ValueError) as error:
-        raise Refusal(f'optimizer_args: the optimizer "{name}" does not accept {options}: {error}') from error
+        optimizer = _build(name, plain, options)
+    except Refusal as refusal:
+        raise Refusal(*(f"{key}: {problem}" for problem in refusal.problems)) from refusal
+    set_mode(optimizer, training=True)
+    return optimizer
+
+
+def _build(name: str, groups: Groups, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    kind = _kind(name)
+    found = kind.find(name)
+    problems = _option_problems(name, found, options)
+    rates = {group["lr"] for group in groups if group["lr"]}
+    if kind.one_rate and len(rates) > 1:
+        shown = ", ".join(f"{group['name']} {group['lr']:g}" for group in groups)
+        problems.append(f'the optimizer "{name}" estimates one rate for all weights; make these equal or 0: {shown}')
+    if problems:
+        raise Refusal(*problems)
+    try:
+        values = {**kind.defaults, **options}
+        if "betas" in values:  # PyTorch takes floats or nothing: JSON's `0, 0.99` mixes an int in
+            values["betas"] = tuple(float(beta) for beta in values["betas"])
+        return kind.build(found, groups, values)
+    except BUILD_ERRORS as error:
+        raise Refusal(f'the optimizer "{name}" does not accept {dict(options)}: {error}') from error
+
+
+def _kind(name: str) -> Kind:
+    """An entry of the table, or any class by its dotted path."""
+    folded = {_folded(known): kind for known, kind in OPTIMIZERS.items()}
+    if _folded(name) in folded:
+        return folded[_folded(name)]
+    if "." in name.strip("."):
+        return Kind(name)
+    raise Refusal(
+        f'there is no optimizer "{name}"; there is {", ".join(OPTIMIZERS)}, and any class by its path '
+        f"(package.module.Class){did_you_mean(name, OPTIMIZERS)}"
+    )
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("-", "_")
+
+
+def _option_problems(name: str, found: Any, options: Mapping[str, Any]) -> list[str]:
+    if not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)):
+        return [f'the optimizer "{name}" is not a torch.optim.Optimizer']
+    closure = inspect.signature(found.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        return [f'the optimizer "{name}" asks for the loss several times in a step (a closure), which is not done here']
+    parameters = inspect.signature(found).parameters
+    usual, betas = getattr(parameters.get("betas"), "default", None), options.get("betas")
+    count = len(betas) if isinstance(betas, Sequence) else 0
+    if isinstance(usual, tuple) and betas is not None and count != len(usual):
+        return [f'the optimizer "{name}" does not accept betas {betas}; write {len(usual)} numbers such as {usual}']
+    known = [word for word, each in parameters.items() if word not in ("params", "lr") and each.kind is not ANY_WORD]
+    if any(each.kind is ANY_WORD for each in parameters.values()):
+        if not found.__module__.startswith("pytorch_optimizer"):
+            return []
+        # these take any word at all; only what they look up in their groups has an effect
+        known = list(dict.fromkeys([*known, *re.findall(r"group\.get\('(\w+)'", inspect.getsource(found))]))
+    return [
+        f'the optimizer "{name}" does not accept {option}; it takes {", ".join(known)}{did_you_mean(option, known)}'
+        for option in options
+        if option not in known
+    ]
+
+
+def set_mode(optimizer: torch.optim.Optimizer, training: bool) -> None:
+    """Schedule-free optimizers keep their weights at another point while they train; the others do nothing."""
+    change = getattr(optimizer, "train" if training else "eval", None)
+    if callable(change):
+        change()
+
+
+@contextlib.contextmanager
+def settled(phases: Sequence[Phase]) -> Iterator[None]:
+    """Within, the weights are those that a file should have. Afterwards they are again what they were, to the bit."""
+    moved = [phase for phase in phases if callable(getattr(phase.optimizer, "eval", None))]
+    kept = [[weight.detach().clone() for weight in phase.weights.values()] for phase in moved]
+    for phase in moved:
+        set_mode(phase.optimizer, training=False)
+    try:
+        yield
+    finally:
+        for phase, before in zip(moved, kept, strict=True):
+            set_mode(phase.optimizer, training=True)
+            with torch.no_grad():
+                for weight, value in zip(phase.weights.values(), before, strict=True):
+                    weight.copy_(value)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -120,6 +308,16 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, state in saved["state"].items():
         restored = optimizer.state[weights[index]]
-        for key, value in state.items():
-            if torch.is_tensor(value) and torch.is_tensor(restored[key]):
-                restored[key] = value.to(restored[key].device, copy=True)
+        for key in state.keys() & restored.keys():  # bitsandbytes packs some, and unpacks them itself
+            restored[key] = _as_saved(state[key], restored[key])
+
+
+def _as_saved(saved: Any, restored: Any) -> Any:
+    """The saved value, copied, with its tensors (SOAP keeps lists of them) where the restored ones lie."""
+    if torch.is_tensor(saved):
+        return saved.to(restored.device if torch.is_tensor(restored) else saved.device, copy=True)
+    if isinstance(saved, dict):
+        return {key: _as_saved(value, restored[key]) for key, value in saved.items()}
+    if isinstance(saved, (list, tuple)):
+        return type(saved)(_as_saved(value, other) for value, other in zip(saved, restored, strict=True))
+    return copy.deepcopy(saved)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_trainer.data.batches import BatchPlan, split
+from lora_trainer.data.batches import BatchPlan, Share, micro_positions
 from lora_trainer.data.buckets import VAE_STEP_PX, size_condition
 from lora_trainer.data.captions import CaptionSettings, choose_caption
 from lora_trainer.data.latent_cache import LatentCache
@@ -41,15 +41,6 @@ class NoiseSettings:
     input_gamma_random_strength: bool = False
     min_timestep: int = 0
     max_timestep: int = 1000
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of every batch this process takes, and how many pictures fit into one forward pass."""
-
-    rank: int
-    world: int
-    per_device: int
 
 
 @dataclass(frozen=True)
@@ -91,10 +82,7 @@ class DiffusionData:
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
         batch = self.plan.batch_of(step)
-        passes = -(-len(batch) // (self.share.world * self.share.per_device))
-        slots = split(batch, self.share.world * passes)
-        mine = slots[self.share.rank * passes : (self.share.rank + 1) * passes]
-        return [self._micro(step, batch, positions) for positions in mine]
+        return [self._micro(step, batch, positions) for positions in micro_positions(batch, self.share)]
 
     def _micro(self, step: int, batch: Sequence[int], positions: Sequence[int]) -> dict[str, Any]:
         """One forward pass. A process without a picture of its own gets one that counts nothing: the others wait for

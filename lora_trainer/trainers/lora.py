@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lora_trainer import atomic
-from lora_trainer.data.batches import largest_batch_step
+from lora_trainer.data.batches import Share, largest_batch_step
 from lora_trainer.data.captions import CaptionSettings
 from lora_trainer.data.latent_cache import LatentCache, LatentSettings, Team
 from lora_trainer.engine.console import counted
@@ -28,10 +28,11 @@ from lora_trainer.models.kohya_keys import Part, by_kohya_name, kohya_names
 from lora_trainer.models.lora_file import SAVE_DTYPES, lora_file_bytes
 from lora_trainer.models.lora_layers import add_lora, freeze_unreachable, lora_targets, lora_weights
 from lora_trainer.models.text_encoding import TextCondition, encode_prompts, reachable_layers, token_count, tokenize
-from lora_trainer.trainers.diffusion_data import CaptionTokens, DiffusionData, NoiseSettings, Share
+from lora_trainer.models.weights_identity import weights_identity
+from lora_trainer.trainers.diffusion_data import CaptionTokens, DiffusionData, NoiseSettings
 from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.diffusion_objective import Objective, encode
-from lora_trainer.trainers.lora_job import LoraJob, weights_identity
+from lora_trainer.trainers.lora_job import LoraJob
 from lora_trainer.trainers.lora_metadata import LoraFacts
 from lora_trainer.trainers.sampling import Drawing, Sampler
 

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summariz
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
+from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
 
 log = logging.getLogger(__name__)
 
-WINDOW = 1 << 20  # bytes at the start, the middle and the end by which a weight file is known again
 REPLACED = (  # keys whose content, not whose spelling, says whether a run is the same
     "pretrained_model_name_or_path", "vae", "train_data_dir", "train_batch_size", "gradient_accumulation_steps",
     "mixed_precision", "seed",
@@ -116,20 +115,6 @@ def bucket_settings(preset: LoraPreset) -> BucketSettings:
         upscale=not preset.bucket_no_upscale,
         enabled=preset.enable_bucket,
     )
-
-
-def weights_identity(path: Path) -> str:
-    """By which a checkpoint is known again wherever it lies: sizes and parts of its files, not their dates."""
-    digest = blake2b(digest_size=16)
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path).as_posix() if file != path else ''}:{size}".encode())
-        with file.open("rb") as handle:
-            for start in sorted({0, max(0, size // 2 - WINDOW // 2), max(0, size - WINDOW)}):
-                handle.seek(start)
-                digest.update(handle.read(WINDOW))
-    return digest.hexdigest()
 
 
 def _base(preset: LoraPreset) -> Checkpoint:

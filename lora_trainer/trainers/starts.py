@@ -37,4 +37,12 @@ STARTS: Mapping[str, Start] = {
         build="lora_trainer.trainers.lora:build_lora",
         plan="lora_trainer.trainers.lora_plan:plan_lora",
     ),
+    "super_resolution": Start(
+        memory_advice="In this order: mixed_precision bf16, a smaller batch_size_per_gpu with a larger accum_iter, a "
+        "smaller lq_size",
+        check="lora_trainer.trainers.super_resolution_job:check_super_resolution",
+        inspect="lora_trainer.trainers.super_resolution_job:inspect_super_resolution",
+        build="lora_trainer.trainers.super_resolution:build_super_resolution",
+        plan="lora_trainer.trainers.super_resolution_plan:plan_super_resolution",
+    ),
 }

@@ -1,0 +1,54 @@
+"""Pictures in an LMDB as BasicSR writes it: one database, keys without ending, meta_info.txt beside it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.data.images import BadPicture
+from lora_trainer.errors import Refusal
+
+META = "meta_info.txt"
+
+
+@dataclass(frozen=True)
+class LmdbFolder:
+    """`name.lmdb`; its meta_info.txt has a line `0001.png (480,480,3) 1` for each picture."""
+
+    path: Path
+
+    def names(self) -> Sequence[str]:
+        """The keys, in the order of meta_info.txt. Raises Refusal."""
+        try:
+            lines = (self.path / META).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise Refusal(
+                f"{self.path}: no LMDB of pictures: {META} cannot be read ({error.strerror}); "
+                "make one with python -m tools.make_lmdb"
+            ) from error
+        _environment(str(self.path))
+        return [line.split(" (")[0].rpartition(".")[0] for line in lines if line.strip()]
+
+    def read(self, key: str) -> bytes:
+        """A picture's file. Raises BadPicture."""
+        with _environment(str(self.path)).begin(write=False) as transaction:
+            data = transaction.get(key.encode("utf-8"))
+        if data is None:
+            raise BadPicture(f"the LMDB {self.path} has no record {key}")
+        return bytes(data)
+
+
+@functools.lru_cache(maxsize=16)
+def _environment(path: str) -> Any:
+    """Opened once in each process."""
+    try:
+        import lmdb
+    except ModuleNotFoundError as error:
+        raise Refusal('io_backend "lmdb" needs a package: pip install lora_trainer[lmdb]') from error
+    try:
+        return lmdb.open(path, readonly=True, lock=False, readahead=False, meminit=False, max_readers=256)
+    except lmdb.Error as error:
+        raise Refusal(f"{path}: cannot be opened as an LMDB ({error})") from error
