@@ -187,6 +187,11 @@ def make_optimizer(
         {"params": list(group.weights.values()), "lr": group.rate, "base_lr": group.rate, "name": group.name}
         for group in groups
     ]
+    kind = _kind(name)
+    kind.find(name)
+    if kind.one_rate and len({group.rate for group in groups if group.rate}) > 1:
+        shown = ", ".join(f"{group.name} {group.rate:g}" for group in groups)
+        raise Refusal(f'the optimizer "{name}" estimates one rate for all weights; make these equal or 0: {shown}')
     try:
         optimizer = _build(name, plain, options)
     except Refusal as refusal:
@@ -199,10 +204,6 @@ def _build(name: str, groups: Groups, options: Mapping[str, Any]) -> torch.optim
     kind = _kind(name)
     found = kind.find(name)
     problems = _option_problems(name, found, options)
-    rates = {group["lr"] for group in groups if group["lr"]}
-    if kind.one_rate and len(rates) > 1:
-        shown = ", ".join(f"{group['name']} {group['lr']:g}" for group in groups)
-        problems.append(f'the optimizer "{name}" estimates one rate for all weights; make these equal or 0: {shown}')
     if problems:
         raise Refusal(*problems)
     try:
