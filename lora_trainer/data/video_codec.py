@@ -5,7 +5,7 @@ Through PyAV, on the CPU: a picture on a GPU is fetched, encoded and sent back.
 
 from __future__ import annotations
 
-import io
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lora_trainer.data.images import Pixels
 from lora_trainer.errors import Refusal
 
 ENCODERS = {"h264": "libx264", "h265": "libx265"}
 FRAMES, TAKEN = 5, 2  # a key frame, then frames that are predicted from it
 SHIFT_PX = 1  # the camera moves, so that prediction has something to do
+BLOCKS_PX = 64  # a multiple of every block that the codecs have
+RATE = Fraction(25)
+DECODERS = {"h264": "h264", "h265": "hevc"}
 OPTIONS = {
-    "libx264": {"threads": "1", "preset": "medium"},
-    "libx265": {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+    # x264's macroblock tree gives small frames another result now and then; that tree is for long clips anyway
+    "h264": {"threads": "1", "preset": "medium", "x264-params": "mbtree=0"},
+    "h265": {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1:cutree=0"},
 }
 
 
@@ -36,36 +41,36 @@ def compress_as_video(image: Tensor, codec: str, crf: int) -> Tensor:
     """(1, 3, h, w) from 0 to 1, coded as h264 or h265 at a constant rate factor (0 to 51, higher is worse)."""
     height, width = image.shape[-2:]
     margin = SHIFT_PX * FRAMES
-    # repeated borders make room for the shift, and the sides even, as 4:2:0 colour wants them
-    room = (margin, margin + (width + 2 * margin) % 2, margin, margin + (height + 2 * margin) % 2)
+    # repeated borders make room for the shift and fill the last blocks: what lies beyond a frame is not always the same
+    right, bottom = (margin + -(side + 2 * margin) % BLOCKS_PX for side in (width, height))
+    room = (margin, right, margin, bottom)
     wide = F.pad(image.detach().float().cpu(), room, mode="replicate")
     pixels = (wide[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    frames = [np.roll(pixels, (index - TAKEN) * SHIFT_PX, 1) for index in range(FRAMES)]
-    decoded = _decoded(_encoded(frames, ENCODERS[codec], crf))[TAKEN]
+    frames = [np.ascontiguousarray(np.roll(pixels, (index - TAKEN) * SHIFT_PX, 1)) for index in range(FRAMES)]
+    decoded = _coded(frames, codec, crf)[TAKEN]
     back = torch.from_numpy(decoded.copy()).permute(2, 0, 1)[None].to(image.device, image.dtype) / 255
     return back[..., margin : margin + height, margin : margin + width]
 
 
-def _encoded(frames: list[np.ndarray[Any, Any]], encoder: str, crf: int) -> bytes:
+def _coded(frames: list[Pixels], codec: str, crf: int) -> list[Pixels]:
+    """The frames after encoding and decoding, without a container: those carry random numbers."""
     av = _pyav()
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska") as container:
-        options = OPTIONS[encoder]
-        stream = container.add_stream(encoder, rate=25, options={**options, "crf": str(crf)})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def _decoded(data: bytes) -> list[np.ndarray[Any, Any]]:
-    with _pyav().open(io.BytesIO(data)) as container:
-        container.streams.video[0].thread_count = 1
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    encoder = av.CodecContext.create(ENCODERS[codec], "w")
+    encoder.height, encoder.width = frames[0].shape[:2]
+    encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", RATE, 1 / RATE
+    encoder.options = {**OPTIONS[codec], "crf": str(crf)}
+    encoder.thread_count = 1
+    decoder = av.CodecContext.create(DECODERS[codec], "r")
+    decoder.thread_count = 1
+    # converted here, because the encoder's own conversion does not always give the same picture
+    pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p") for frame in frames]
+    found = []
+    for index, picture in enumerate(pictures):
+        picture.pts = index
+        found += [each for packet in encoder.encode(picture) for each in decoder.decode(packet)]
+    found += [each for packet in encoder.encode(None) for each in decoder.decode(packet)]
+    found += decoder.decode(None)
+    return [each.to_ndarray(format="rgb24") for each in found]
 
 
 def _pyav() -> Any:
