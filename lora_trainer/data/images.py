@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +67,30 @@ def resize_and_crop(pixels: Pixels, placement: Placement) -> Pixels:
     return pixels[top : top + bucket_height, left : left + bucket_width]
 
 
-def _load(data: bytes) -> Image.Image:
+def open_header(data: bytes) -> Image.Image:
+    """The file's picture with its size and mode, before anything is decoded. Raises BadPicture."""
     if not data:
         raise BadPicture("the file is empty")
-    try:
+    with _reasons():
         image = Image.open(io.BytesIO(data))
+    if not all(image.size):
+        raise BadPicture("it has no pixels")
+    return image
+
+
+def _load(data: bytes) -> Image.Image:
+    image = open_header(data)
+    with _reasons():
         image.load()
         image.getexif()
+    return image
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """What Pillow has to say about a file, as BadPicture."""
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise BadPicture("not a picture, or of a kind that Pillow does not know") from error
     except Image.DecompressionBombError as error:
@@ -79,9 +98,6 @@ def _load(data: bytes) -> Image.Image:
         raise BadPicture(f"more than {limit} million pixels; make it smaller") from error
     except Exception as error:  # Pillow's readers meet damage with a dozen kinds of exception
         raise BadPicture(f"damaged ({error})") from error
-    if not all(image.size):
-        raise BadPicture("it has no pixels")
-    return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
