@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
-import tempfile
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
-
 from lora_trainer.data.images import Pixels
-from lora_trainer.data.pairs import Pair, pairs_fingerprint
+from lora_trainer.data.pairs import Pair, pixels_key
+from lora_trainer.data.pixel_file import GIB, PixelFolder, Unfinished, default_folder, mapped
+
+log = logging.getLogger(__name__)
 
 WORKERS = 4
 KEPT_DECODED = 8  # whole pictures that a reader without a cache keeps
@@ -41,25 +39,37 @@ class PairStore:
         offset = self.offsets[item][0]
         if which == "lq":
             height, width, offset = height // scale, width // scale, self.offsets[item][1]
-        flat = _mapped(self.cache)[offset : offset + height * width * 3]
+        flat = mapped(self.cache)[offset : offset + height * width * 3]
         pixels: Pixels = flat.reshape(height, width, 3)
         return pixels
 
 
 def open_store(pairs: Sequence[Pair], cache_gib: float, scale: int, folder: Path | None = None) -> PairStore:
-    """With a cache where all decoded pictures fit into so many GiB, made once and found again by its content."""
+    """With a cache where all decoded pictures fit into so many GiB, made once and found again by its content.
+
+    The survey makes it already where its settings have the same `cache_gib`. Raises BadPicture.
+    """
     offsets, total = _layout(pairs, scale)
-    if total > cache_gib * 2**30:
-        return PairStore(pairs)
-    folder = folder or Path(tempfile.gettempdir()) / "lora_trainer"
-    name = blake2b(f"{pairs_fingerprint(pairs)} {scale}".encode(), digest_size=16).hexdigest()
-    path = folder / f"{name}.pixels"
-    if not _is_whole(path, total):
-        _write(path, pairs, offsets, total)
-    return PairStore(pairs, str(path), offsets)
+    pixels = PixelFolder(folder or default_folder(), cache_gib)
+    key = pixels_key(pairs)
+    path = pixels.pixels(key, total)
+    if path is None and (file := pixels.start(total)) is not None:
+        _fill(file, pairs, offsets)
+        file.keep(key, pixels.facts(key))
+        path = pixels.pixels(key, total)
+    if path is not None:
+        return PairStore(pairs, str(path), offsets)
+    if cache_gib:
+        log.warning(
+            "%d pictures are decoded anew for every crop, because all of them (%.1f GiB) are not kept decoded; raise "
+            "cache_gib (%g), or cut them up with python -m tools.extract_subimages",
+            len(pairs), total / GIB, cache_gib,
+        )  # fmt: skip
+    return PairStore(pairs)
 
 
 def _layout(pairs: Sequence[Pair], scale: int) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Where the sides of each pair lie, one behind the other, and the bytes in all."""
     at, offsets = 0, []
     for pair in pairs:
         height, width = pair.gt_px
@@ -72,53 +82,17 @@ def _layout(pairs: Sequence[Pair], scale: int) -> tuple[tuple[tuple[int, int], .
     return tuple(offsets), at
 
 
-def _write(path: Path, pairs: Sequence[Pair], offsets: Sequence[tuple[int, int]], total: int) -> None:
-    """Decode every picture into one file, which has its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
-    os.close(handle)
-    try:
-        pixels = np.memmap(unfinished, np.uint8, "w+", shape=(max(1, total),))
+def _fill(file: Unfinished, pairs: Sequence[Pair], offsets: Sequence[tuple[int, int]]) -> None:
+    def put(pair: Pair, places: tuple[int, int]) -> None:
+        for which, offset in zip(pair.sides, places, strict=False):
+            file.put(offset, pair.read(which))
 
+    try:
         with ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(_put, [pixels] * len(pairs), pairs, offsets))
-        pixels.flush()
-        digest = _digest(pixels)
-        del pixels
-        Path(unfinished).replace(path)
-        _note(path).write_text(json.dumps({"bytes": total, "digest": digest}), encoding="utf-8")
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
-
-
-def _put(pixels: Pixels, pair: Pair, offsets: tuple[int, int]) -> None:
-    for which, offset in zip(("gt", "lq"), offsets, strict=True):
-        if offset >= 0:
-            flat = pair.read(which).reshape(-1)
-            pixels[offset : offset + flat.size] = flat
-
-
-def _is_whole(path: Path, total: int) -> bool:
-    try:
-        note = json.loads(_note(path).read_text(encoding="utf-8"))
-        if note["bytes"] != total or path.stat().st_size != max(1, total):
-            return False
-        return bool(note["digest"] == _digest(np.memmap(path, np.uint8, "r")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _note(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _digest(pixels: Pixels) -> str:
-    return blake2b(pixels.data, digest_size=16).hexdigest()
-
-
-@functools.lru_cache(maxsize=8)
-def _mapped(path: str) -> Pixels:
-    return np.memmap(path, np.uint8, "r")
+            list(pool.map(put, pairs, offsets))
+    except BaseException:
+        file.discard()
+        raise
 
 
 @functools.lru_cache(maxsize=KEPT_DECODED)

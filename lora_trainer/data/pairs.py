@@ -5,26 +5,31 @@ Everything that is wrong with them is found before the training, and named.
 
 from __future__ import annotations
 
-import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
+import PIL
 from PIL import Image
 
 from lora_trainer.data.buckets import Size
-from lora_trainer.data.images import SIXTEEN_BIT, BadPicture, Pixels, decode, size_px
+from lora_trainer.data.folders import EXTENSIONS
+from lora_trainer.data.images import SIXTEEN_BIT, BadPicture, Pixels, decode, open_header
 from lora_trainer.data.lmdb_folder import LmdbFolder
+from lora_trainer.data.pixel_file import PixelFolder, Unfinished, default_folder
 from lora_trainer.errors import Refusal
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ENDINGS = (*EXTENSIONS, ".tif", ".tiff")
 NAMED_AT_MOST = 20
 LEAST_CROPS = 1000  # of an epoch, which dataset_enlarge_ratio auto brings about
 WORKERS = 4
 PNG_DEPTH_AT, TIFF_DEPTH = 24, 258
+META_FACTS = re.compile(r"\s+\(\d+, ?\d+(, ?\d+)?\)(\s+\d+)?\s*$")  # "0001.png (480,480,3) 1", as BasicSR writes it
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class PairSettings:
     """Where the pictures are and what they must be. `dataroot_lq` is empty where the low resolution is made.
 
     `gt_px` is the side of the crop that must fit in; `enlarge` how often an epoch draws each, 0 for as often as needed.
+    With `cache_gib`, what has to be decoded is kept for `pair_store`, so that it is decoded once.
     """
 
     dataroot_gt: Sequence[str]
@@ -42,11 +48,16 @@ class PairSettings:
     scale: int = 1
     gt_px: int = 1
     enlarge: int = 0
+    cache_gib: float = 0.0
+    cache_folder: str = ""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """`gt` and `lq` are a file, or the key of a record in the LMDB folder `gt_store` or `lq_store`."""
+    """`gt` and `lq` are a file, or the key of a record in the LMDB folder `gt_store` or `lq_store`.
+
+    `gt_px` is (height, width) as a person sees it. `digest` is of the bytes of both files.
+    """
 
     name: str
     gt: str
@@ -57,14 +68,26 @@ class Pair:
     gt_store: str = ""
     lq_store: str = ""
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What there is to read."""
+        return ("gt",) if self.lq is None else ("gt", "lq")
+
     def read(self, which: str) -> Pixels:
         """The pixels of "gt" or "lq", (h, w, 3). Raises BadPicture."""
         return decode(self.bytes_of(which))
 
     def bytes_of(self, which: str) -> bytes:
         """The file as it is. Raises BadPicture."""
-        place, store = (self.gt, self.gt_store) if which == "gt" else (self.lq or "", self.lq_store)
+        place, store = self._where(which)
         return LmdbFolder(Path(store)).read(place) if store else _file_bytes(Path(place))
+
+    def spoken(self, which: str) -> str:
+        """The file or record, for a message."""
+        return ": ".join(word for word in reversed(self._where(which)) if word)
+
+    def _where(self, which: str) -> tuple[str, str]:
+        return (self.gt, self.gt_store) if which == "gt" else (self.lq or "", self.lq_store)
 
 
 @dataclass(frozen=True)
@@ -76,35 +99,48 @@ class PairSet:
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """What one pair of files turned out to be."""
+class _Facts:
+    """What decoding one pair showed. Both sizes are (height, width)."""
 
-    pair: Pair | None
-    problem: str = ""
-    grey: bool = False
-    transparent: bool = False
+    gt_px: Size
+    lq_px: Size
+    grey: bool
+    transparent: bool
 
 
 def survey_pairs(settings: PairSettings) -> PairSet:
-    """Find, match and open every picture. Raises Refusal that names each file that cannot be used (the first 20)."""
+    """Find, match and decode every picture. Raises Refusal that names each file that cannot be used (the first 20)."""
     found, problems = _matched(settings)
     with ThreadPoolExecutor(WORKERS) as pool:
-        looked = list(pool.map(lambda pair: _look(pair, settings), found))
-    problems += [each.problem for each in looked if each.problem]
+        opened = list(pool.map(_opened, found))
+    for each in opened:
+        problems += each[1]
+    pairs = [pair for pair, wrong, _ in opened if not wrong]
+    folder = PixelFolder(Path(settings.cache_folder or default_folder()), 0 if problems else settings.cache_gib)
+    facts, damaged = _looked_at(pairs, folder, [areas for _, wrong, areas in opened if not wrong])
+    problems += damaged
+    done = [replace(pair, gt_px=fact.gt_px) for pair, fact in zip(pairs, facts, strict=True) if fact is not None]
+    known = [fact for fact in facts if fact is not None]
+    for pair, fact in zip(done, known, strict=True):
+        problems += _misfits(pair, fact, settings)
     if problems:
         more = len(problems) - NAMED_AT_MOST
         raise Refusal(*problems[:NAMED_AT_MOST], *([f"... and {more} more"] if more > 0 else []))
-    pairs = [each.pair for each in looked if each.pair is not None]
-    if not pairs:
+    if not done:
         raise Refusal(f"{', '.join(settings.dataroot_gt)}: there are no pictures ({', '.join(ENDINGS)})")
-    repeats = settings.enlarge or max(1, -(-LEAST_CROPS // len(pairs)))
-    pairs = [Pair(**{**vars(pair), "repeats": repeats}) for pair in pairs]
-    return PairSet(tuple(pairs), tuple(_notes(looked)))
+    repeats = settings.enlarge or -(-LEAST_CROPS // len(done))
+    return PairSet(tuple(replace(pair, repeats=repeats) for pair in done), tuple(_notes(done, known)))
 
 
 def pairs_fingerprint(pairs: Sequence[Pair]) -> str:
     """Equal for two sets of the same pictures, names and repeats, wherever they lie."""
     facts = [(pair.name, pair.digest, pair.repeats) for pair in pairs]
+    return blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def pixels_key(pairs: Sequence[Pair]) -> str:
+    """Equal for two sets that decode to the same pixels in the same order."""
+    facts = [PIL.__version__, *((pair.digest, len(pair.sides)) for pair in pairs)]
     return blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
@@ -118,108 +154,182 @@ def validation_pairs(pairs: PairSet, scale: int) -> Iterator[tuple[str, Pixels, 
 
 def _matched(settings: PairSettings) -> tuple[list[Pair], list[str]]:
     """Every high-resolution picture with its partner, not yet opened, and what is missing on either side."""
-    wanted = _listed(settings.meta_info)
+    roots, lq_roots = settings.dataroot_gt, settings.dataroot_lq
+    if lq_roots and len(lq_roots) != len(roots):
+        raise Refusal(f"dataroot_lq: {len(lq_roots)} folders for the {len(roots)} of dataroot_gt; give one for each")
     found: list[Pair] = []
     problems: list[str] = []
-    for number, root in enumerate(settings.dataroot_gt):
-        gt = _pictures(root, settings.io_backend)
-        if wanted is not None:
-            gt = {stem: place for stem, place in gt.items() if stem in wanted}
-        if not settings.dataroot_lq:
-            found += [_unopened(root, stem, place, None, "", settings) for stem, place in gt.items()]
-            continue
-        lq_root = settings.dataroot_lq[number]
-        lq = _pictures(lq_root, settings.io_backend)
-        for stem, place in gt.items():
-            partner = lq.pop(_partner(stem, settings.filename_tmpl), None) or lq.pop(f"{stem}x{settings.scale}", None)
-            if partner is None:
-                problems.append(f"{place}: has no partner in {lq_root}")
-            else:
-                found.append(_unopened(root, stem, place, partner, lq_root, settings))
-        if wanted is None:
-            problems += [f"{place}: has no partner in {root}" for place in lq.values()]
+    listed = _listed(settings.meta_info, problems)
+    unseen = dict(listed or {})
+    for root, lq_root in zip(roots, lq_roots or [""] * len(roots), strict=True):
+        gt = _pictures(root, settings.io_backend, problems)
+        for stem in gt:
+            unseen.pop(stem, None)
+        if listed is not None:
+            gt = {stem: place for stem, place in gt.items() if stem in listed}
+        store = root if _is_lmdb(root, settings.io_backend) else ""
+        here = [Pair(stem, place, None, (0, 0), 1, "", store) for stem, place in gt.items()]
+        found += _with_partners(here, root, lq_root, settings, problems) if lq_root else here
+    problems += [f"{line}: listed in meta_info, but not in {', '.join(roots)}" for line in unseen.values()]
     return found, problems
 
 
-def _partner(stem: str, template: str) -> str:
-    folder, slash, name = stem.rpartition("/")
-    return f"{folder}{slash}{template.replace('{}', name)}"
+def _with_partners(
+    pairs: Sequence[Pair], root: str, lq_root: str, settings: PairSettings, problems: list[str]
+) -> Iterator[Pair]:
+    """The pairs of one folder whose low resolution is there."""
+    lq = _pictures(lq_root, settings.io_backend, problems)
+    store = lq_root if _is_lmdb(lq_root, settings.io_backend) else ""
+    for pair in pairs:
+        folder, slash, name = pair.name.rpartition("/")
+        candidates = (f"{folder}{slash}{settings.filename_tmpl.replace('{}', name)}", f"{pair.name}x{settings.scale}")
+        partner = next((lq.pop(stem) for stem in candidates if stem in lq), None)
+        if partner is None:
+            problems.append(f"{pair.spoken('gt')}: has no partner in {lq_root}")
+        else:
+            yield replace(pair, lq=partner, lq_store=store)
+    if not settings.meta_info:
+        problems += [f"{place}: has no partner in {root}" for place in lq.values()]
 
 
-def _unopened(root: str, stem: str, place: str, lq: str | None, lq_root: str, settings: PairSettings) -> Pair:
-    lmdb = settings.io_backend == "lmdb"
-    return Pair(stem, place, lq, (0, 0), 1, "", root if lmdb else "", lq_root if lmdb else "")
+def _is_lmdb(root: str, backend: str) -> bool:
+    return backend == "lmdb" or Path(root).suffix == ".lmdb"
 
 
-def _pictures(root: str, backend: str) -> dict[str, str]:
-    """Place of every picture below a folder by its path without ending, in order. Raises Refusal."""
+def _pictures(root: str, backend: str, problems: list[str]) -> dict[str, str]:
+    """Place of every picture below a folder by its path without ending, in the order of these on every system.
+
+    Files and folders whose name begins with a dot are not looked at.
+    """
     folder = Path(root)
-    if backend == "lmdb":
+    if _is_lmdb(root, backend):
         return {name: name for name in LmdbFolder(folder).names()}
     if not folder.is_dir():
-        raise Refusal(f"{root}: there is no such folder")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+        problems.append(f"{root}: there is no such folder")
+        return {}
     found: dict[str, str] = {}
-    for file in files:
-        stem = file.relative_to(folder).with_suffix("").as_posix()
+    for file in folder.rglob("*"):
+        place = file.relative_to(folder)
+        if file.suffix.lower() not in ENDINGS or any(part.startswith(".") for part in place.parts):
+            continue
+        stem = place.with_suffix("").as_posix()
         if stem in found:
-            raise Refusal(f"{file}: there is another picture of that name, {found[stem]}; rename one of them")
+            twins = sorted((found[stem], str(file)))
+            problems.append(f"{twins[1]}: there is another picture of that name, {twins[0]}; rename one of them")
         found[stem] = str(file)
-    return found
+    return dict(sorted(found.items()))
 
 
-def _listed(meta_info: Sequence[str]) -> set[str] | None:
-    """The names without ending that the text files list, or None without such files. Raises Refusal."""
+def _listed(meta_info: Sequence[str], problems: list[str]) -> dict[str, str] | None:
+    """Every line of the text files by the name without ending that it lists, or None without such files."""
     if not meta_info:
         return None
-    names = set()
+    names = {}
     for file in meta_info:
         try:
             lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise Refusal(f"{file}: meta_info cannot be read ({error})") from error
-        names |= {Path(line.split(" (")[0].strip()).with_suffix("").as_posix() for line in lines if line.strip()}
+            problems.append(f"{file}: meta_info cannot be read ({error})")
+            continue
+        places = [META_FACTS.sub("", line).strip() for line in lines if line.strip()]
+        names |= {Path(place).with_suffix("").as_posix(): place for place in places}
     return names
 
 
-def _look(pair: Pair, settings: PairSettings) -> _Looked:
-    """Open both files."""
+def _opened(pair: Pair) -> tuple[Pair, list[str], list[int]]:
+    """The pair with its digest, what is wrong without decoding anything, and the pixels of each side."""
+    digest = blake2b(digest_size=16)
+    wrong, areas = [], []
+    for which in pair.sides:
+        try:
+            data = pair.bytes_of(which)
+            digest.update(data)
+            with open_header(data) as image:
+                areas.append(image.width * image.height)
+                if _is_sixteen_bit(image, data):
+                    raise BadPicture("16 bits a channel; convert it to 8 bits, or half of every value would be lost")
+        except BadPicture as error:
+            wrong.append(f"{pair.spoken(which)}: {error}")
+    return replace(pair, digest=digest.hexdigest()), wrong, areas
+
+
+def _looked_at(
+    pairs: Sequence[Pair], folder: PixelFolder, areas: Sequence[Sequence[int]]
+) -> tuple[list[_Facts | None], list[str]]:
+    """What the pictures are, from an earlier run's note or by decoding them, and which of them are damaged."""
+    key = pixels_key(pairs)
+    noted = _remembered(folder.facts(key), len(pairs))
+    if noted is not None:
+        return list(noted), []
+    offsets, at = [], 0
+    for sides in areas:
+        offsets.append(at)
+        at += 3 * sum(sides)
+    file = folder.start(at)
     try:
-        data = pair.bytes_of("gt")
-        gt_px, facts = _opened(data)
-        digest = blake2b(data, digest_size=16)
-        if pair.lq is not None:
-            small = pair.bytes_of("lq")
-            digest.update(small)
-            lq_px, lq_facts = _opened(small)
-            facts = facts[0] or lq_facts[0], facts[1] or lq_facts[1]
-            if (lq_px[0] * settings.scale, lq_px[1] * settings.scale) != gt_px:
-                wanted = f"{lq_px[1] * settings.scale} x {lq_px[0] * settings.scale}"
-                return _Looked(
-                    None,
-                    f"{pair.gt}: {gt_px[1]} x {gt_px[0]} pixels, but with scale {settings.scale} its partner {pair.lq} "
-                    f"({lq_px[1]} x {lq_px[0]}) wants {wanted}",
-                )
-    except BadPicture as error:
-        return _Looked(None, f"{pair.gt}: {error}")
-    if min(gt_px) < settings.gt_px:
-        return _Looked(
-            None,
-            f"{pair.gt}: {gt_px[1]} x {gt_px[0]} pixels are less than a crop of {settings.gt_px}; "
-            "leave the picture out or lower lq_size",
+        with ThreadPoolExecutor(WORKERS) as pool:
+            looked = list(pool.map(partial(_decoded, file), pairs, offsets))
+        facts = [fact for fact, _ in looked]
+        damaged = [problem for _, wrong in looked for problem in wrong]
+        if not damaged:
+            known = [list(vars(fact).values()) for fact in facts if fact is not None]
+            file.keep(key, known) if file is not None else folder.note(key, known)
+    finally:
+        if file is not None:
+            file.discard()
+    return facts, damaged
+
+
+def _decoded(file: Unfinished | None, pair: Pair, offset: int) -> tuple[_Facts | None, list[str]]:
+    """Look at both sides whole; put them into the file, one behind the other."""
+    sizes: list[Size] = []
+    grey = transparent = False
+    wrong = []
+    for which in pair.sides:
+        try:
+            data = pair.bytes_of(which)
+            pixels = decode(data)
+        except BadPicture as error:
+            wrong.append(f"{pair.spoken(which)}: {error}")
+            continue
+        if file is not None:
+            file.put(offset, pixels)
+        offset += pixels.size
+        sizes.append((pixels.shape[0], pixels.shape[1]))
+        with open_header(data) as image:
+            grey |= image.mode in ("L", "LA", "1")
+            transparent |= _is_transparent(image)
+    return (None, wrong) if wrong else (_Facts(sizes[0], sizes[-1], grey, transparent), [])
+
+
+def _remembered(noted: object, count: int) -> list[_Facts] | None:
+    """The facts of a note, None when it is not one of these pictures'."""
+    try:
+        facts = [
+            _Facts((int(gt[0]), int(gt[1])), (int(lq[0]), int(lq[1])), bool(grey), bool(transparent))
+            for gt, lq, grey, transparent in noted  # type: ignore[attr-defined]
+        ]
+    except (TypeError, ValueError, IndexError):
+        return None
+    return facts if len(facts) == count else None
+
+
+def _misfits(pair: Pair, facts: _Facts, settings: PairSettings) -> Iterator[str]:
+    """What is wrong with the sizes, which people say as width x height."""
+    height, width = facts.gt_px
+    if pair.lq is not None:
+        wanted = facts.lq_px[0] * settings.scale, facts.lq_px[1] * settings.scale
+        if wanted != facts.gt_px:
+            yield (
+                f"{pair.spoken('gt')}: {width} x {height} pixels, but with scale {settings.scale} its partner "
+                f"{pair.spoken('lq')} ({facts.lq_px[1]} x {facts.lq_px[0]}) wants {wanted[1]} x {wanted[0]}"
+            )
+            return
+    if min(facts.gt_px) < settings.gt_px:
+        yield (
+            f"{pair.spoken('gt')}: {width} x {height} pixels are less than a crop of {settings.gt_px}; "
+            "leave the picture out or lower lq_size"
         )
-    done = Pair(**{**vars(pair), "gt_px": gt_px, "digest": digest.hexdigest()})
-    return _Looked(done, grey=facts[0], transparent=facts[1])
-
-
-def _opened(data: bytes) -> tuple[Size, tuple[bool, bool]]:
-    """Size, and whether the picture is grey and has transparency. Raises BadPicture, for sixteen bits too."""
-    size = size_px(data)
-    with Image.open(io.BytesIO(data)) as image:
-        if _is_sixteen_bit(image, data):
-            raise BadPicture("16 bits a channel; convert it to 8 bits, because half of the steps would be lost unseen")
-        transparent = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
-        return size, (image.mode in ("L", "LA", "1"), bool(transparent))
 
 
 def _is_sixteen_bit(image: Image.Image, data: bytes) -> bool:
@@ -234,15 +344,21 @@ def _is_sixteen_bit(image: Image.Image, data: bytes) -> bool:
     return False
 
 
-def _notes(looked: Sequence[_Looked]) -> Iterator[str]:
-    for word, chosen in (
-        ("grey and are trained on as RGB", [each.pair for each in looked if each.grey]),
-        ("partly transparent and are laid on white", [each.pair for each in looked if each.transparent]),
+def _is_transparent(image: Image.Image) -> bool:
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+
+
+def _notes(pairs: Sequence[Pair], facts: Sequence[_Facts]) -> Iterator[str]:
+    both = list(zip(pairs, facts, strict=True))
+    grey = [pair.name for pair, fact in both if fact.grey]
+    clear = [pair.name for pair, fact in both if fact.transparent]
+    for names, one, many in (
+        (grey, "is grey and is trained on as RGB", "are grey and are trained on as RGB"),
+        (clear, "is partly transparent and is laid on white", "are partly transparent and are laid on white"),
     ):
-        names = [pair.name for pair in chosen if pair is not None]
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            yield f"{len(names)} pictures are {word}: {shown}"
+            yield f"1 picture {one}: {shown}" if len(names) == 1 else f"{len(names)} pictures {many}: {shown}"
 
 
 def _file_bytes(path: Path) -> bytes:

@@ -7,6 +7,7 @@ room for it, or with the file damaged, the pictures are decoded again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -14,6 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 GIB = 2**30
 SPARED = 0.5  # of the free disk: what a training itself writes must fit beside the pixels
 CHUNK_BYTES = 2**24
+DAY_S = 86400
+ABANDONED_DAYS, UNUSED_DAYS = 1, 30
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,13 @@ class PixelFolder:
         if not self.gib or not digest or not self._may_take(size_bytes):
             return None
         try:
-            facts = path.stat()
-            whole = facts.st_size == size_bytes and _digest(str(path), facts.st_size, facts.st_mtime_ns) == digest
+            state = path.stat()
+            if state.st_size != size_bytes or _digest(str(path), state.st_size, state.st_mtime_ns) != digest:
+                return None
+            path.with_suffix(".json").touch()
         except OSError:
             return None
-        return path if whole else None
+        return path
 
     def start(self, size_bytes: int) -> Unfinished | None:
         """A new file to put pixels into; None when they are too many, or there is no room."""
@@ -61,6 +67,7 @@ class PixelFolder:
             return None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            _sweep(self.path)
             if size_bytes > shutil.disk_usage(self.path).free * SPARED:
                 log.warning("%s has no room for %.1f GiB of decoded pictures", self.path, size_bytes / GIB)
                 return None
@@ -144,6 +151,16 @@ def default_folder() -> Path:
 def mapped(path: str) -> Pixels:
     """The file's bytes, shared with every other process that has it mapped."""
     return np.asarray(np.memmap(path, np.uint8, "r"))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs left, and what no run has used for a month."""
+    for file in folder.iterdir():
+        days = ABANDONED_DAYS if file.suffix == ".unfinished" else UNUSED_DAYS
+        used = file.with_suffix(".json") if file.suffix == ".pixels" else file
+        with contextlib.suppress(OSError):  # another run removes it too, or still has it mapped
+            if time.time() - (used if used.exists() else file).stat().st_mtime > days * DAY_S:
+                file.unlink()
 
 
 def _note(folder: Path, key: str) -> dict[str, Any]:

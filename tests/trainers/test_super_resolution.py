@@ -300,3 +300,17 @@ def test_two_processes_train_what_one_does(train: Train, write: Write, out: Path
     other = weights(tmp_path / "two")
     for name, weight in weights(out).items():
         torch.testing.assert_close(weight, other[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "presets" / "super_resolution").glob("*.json")), ids=lambda p: p.stem
+)
+def test_every_shipped_preset_is_right_but_for_its_folders(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_trainer.config.reader import load_stages
+    from lora_trainer.trainers.super_resolution_checks import part_problems
+
+    monkeypatch.chdir(REPOSITORY)
+    for loaded in load_stages(path):
+        assert part_problems(loaded) == []
+        assert not [note for note in loaded.notes if "former" in note]
+        assert loaded.inert == {}, loaded.inert
