@@ -7,14 +7,18 @@ With --scale 4 the low-resolution partners are cut at the same places; --size an
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lora_trainer.errors import Refusal
+from PIL import Image
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+from lora_trainer.atomic import write_bytes
+from lora_trainer.data.images import BadPicture, read_picture
+from lora_trainer.data.pairs import picture_files
+from lora_trainer.errors import Refusal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,28 +48,33 @@ def starts(length: int, size: int, step: int) -> list[int]:
 
 
 def _extract(options: argparse.Namespace) -> int:
-    if options.size < 1 or options.step < 1 or options.size % options.scale or options.step % options.scale:
+    if min(options.size, options.step, options.scale) < 1:
+        raise Refusal("--size, --step and --scale must be at least 1")
+    if options.size % options.scale or options.step % options.scale:
         raise Refusal(f"--size {options.size} and --step {options.step} must be multiples of --scale {options.scale}")
-    files = [file for file in sorted(options.input.rglob("*")) if file.suffix.lower() in ENDINGS]
-    if not files:
-        raise Refusal(f"{options.input}: there are no pictures ({', '.join(ENDINGS)})")
+    if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
+        raise Refusal(f"{options.output}: there is something already; remove it or give another --output")
+    files = picture_files(options.input)
+    _refuse_twins(files)
     from rich.progress import track
 
     size, step = options.size // options.scale, options.step // options.scale
     with ThreadPoolExecutor(max(1, options.threads)) as pool:
-        work = pool.map(lambda file: _cut(file, file.relative_to(options.input), options.output, size, step), files)
+        work = pool.map(lambda name: _cut(files[name], Path(name), options.output, size, step), files)
         return sum(track(work, description="cutting", total=len(files)))
+
+
+def _refuse_twins(files: Mapping[str, Path]) -> None:
+    """Two pictures whose squares would have the same names."""
+    seen: dict[Path, Path] = {}
+    for name, file in files.items():
+        twin = seen.setdefault(Path(name).with_suffix(""), file)
+        if twin != file:
+            raise Refusal(f"{file}: there is another picture of that name, {twin}; rename one of them")
 
 
 def _cut(file: Path, place: Path, folder: Path, size: int, step: int) -> int:
     """Write the squares of one picture as PNG: name_s001.png and so on. Gives their number."""
-    import io
-
-    from PIL import Image
-
-    from lora_trainer.atomic import write_bytes
-    from lora_trainer.data.images import BadPicture, read_picture
-
     try:
         pixels = read_picture(file)
     except BadPicture as error:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lora_trainer.atomic import staged_folder
+from lora_trainer.data.images import BadPicture, size_px
+from lora_trainer.data.lmdb_folder import LONGEST_KEY, META
+from lora_trainer.data.pairs import picture_files
 from lora_trainer.errors import Refusal
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-META = "meta_info.txt"
 ROOM = 1.2  # an LMDB takes more than its files
+AT_ONCE = 256  # pictures in a transaction, which LMDB holds in memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,33 +42,56 @@ def _write(source: Path, target: Path) -> int:
         raise Refusal(f"{target}: the name of an LMDB of pictures ends in .lmdb")
     if target.exists():
         raise Refusal(f"{target}: exists already; remove it or give another name")
-    files = [file for file in sorted(source.rglob("*")) if file.suffix.lower() in ENDINGS]
-    if not files:
-        raise Refusal(f"{source}: there are no pictures ({', '.join(ENDINGS)})")
+    files = picture_files(source)
+    _refuse_bad_keys(files)
     try:
         import lmdb
     except ModuleNotFoundError as error:
         raise Refusal("make_lmdb needs a package: pip install lora_trainer[lmdb]") from error
     from rich.progress import track
 
-    from lora_trainer.data.images import BadPicture, size_px
-
-    size = int(sum(file.stat().st_size for file in files) * ROOM) + len(files) * 8192 + 2**24
-    lines = []
+    size = int(sum(file.stat().st_size for file in files.values()) * ROOM) + len(files) * 8192 + 2**24
+    lines: list[str] = []
     with staged_folder(target) as folder:
-        environment = lmdb.open(str(folder), map_size=size)
-        with environment.begin(write=True) as transaction:
-            for file in track(files, description="writing"):
-                data, name = file.read_bytes(), file.relative_to(source)
-                try:
-                    height, width = size_px(data)
-                except BadPicture as error:
-                    raise Refusal(f"{file}: {error}") from error
-                transaction.put(name.with_suffix("").as_posix().encode("utf-8"), data)
-                lines.append(f"{name.as_posix()} ({height},{width},3) 1\n")
-        environment.close()
+        with lmdb.open(str(folder), map_size=size) as environment:
+            names = list(files)
+            for first in track(range(0, len(names), AT_ONCE), description="writing"):
+                with environment.begin(write=True) as transaction:
+                    lines += [_put(transaction, name, files[name]) for name in names[first : first + AT_ONCE]]
+        (folder / "lock.mdb").unlink(missing_ok=True)  # readers do without
         (folder / META).write_text("".join(lines), encoding="utf-8")
     return len(files)
+
+
+def _put(transaction: Any, name: str, file: Path) -> str:
+    """Store one picture as it is; gives its line of meta_info. Raises Refusal."""
+    try:
+        data = file.read_bytes()
+        height, width = size_px(data)
+    except OSError as error:
+        raise Refusal(f"{file}: cannot be read ({error.strerror})") from error
+    except BadPicture as error:
+        raise Refusal(f"{file}: {error}") from error
+    transaction.put(_key(name), data)
+    return f"{name} ({height},{width},3) 1\n"
+
+
+def _refuse_bad_keys(files: Mapping[str, Path]) -> None:
+    problems = []
+    seen: dict[bytes, Path] = {}
+    for name, file in files.items():
+        key = _key(name)
+        if key in seen:
+            problems.append(f"{file}: there is another picture of that name, {seen[key]}; rename one of them")
+        elif len(key) > LONGEST_KEY:
+            problems.append(f"{file}: its name takes {len(key)} bytes, and LMDB takes {LONGEST_KEY}; shorten it")
+        seen[key] = file
+    if problems:
+        raise Refusal(*problems)
+
+
+def _key(name: str) -> bytes:
+    return Path(name).with_suffix("").as_posix().encode("utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,14 @@ from lora_trainer.data.images import BadPicture
 from lora_trainer.errors import Refusal
 
 META = "meta_info.txt"
+META_FACTS = re.compile(r"\s+\(\d+, ?\d+(, ?\d+)?\)(\s+\d+)?\s*$")  # what follows a name; a name may hold " (1)" too
+LONGEST_KEY = 511  # bytes; LMDB's own limit
+
+
+def listed_names(text: str) -> dict[str, str]:
+    """The names of a meta_info file's lines by these names without ending."""
+    places = [META_FACTS.sub("", line).strip() for line in text.splitlines() if line.strip()]
+    return {Path(place).with_suffix("").as_posix(): place for place in places}
 
 
 @dataclass(frozen=True)
@@ -21,20 +31,20 @@ class LmdbFolder:
     path: Path
 
     def names(self) -> Sequence[str]:
-        """The keys, in the order of meta_info.txt. Raises Refusal."""
+        """The keys, sorted. Raises Refusal."""
         try:
-            lines = (self.path / META).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
+            names = listed_names((self.path / META).read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
             raise Refusal(
-                f"{self.path}: no LMDB of pictures: {META} cannot be read ({error.strerror}); "
+                f"{self.path}: no LMDB of pictures: {META} cannot be read ({error}); "
                 "make one with python -m tools.make_lmdb"
             ) from error
-        _environment(str(self.path))
-        return [line.split(" (")[0].rpartition(".")[0] for line in lines if line.strip()]
+        _environment(str(self.path), os.getpid())
+        return sorted(names)
 
     def read(self, key: str) -> bytes:
         """A picture's file. Raises BadPicture."""
-        with _environment(str(self.path)).begin(write=False) as transaction:
+        with _environment(str(self.path), os.getpid()).begin(write=False) as transaction:
             data = transaction.get(key.encode("utf-8"))
         if data is None:
             raise BadPicture(f"the LMDB {self.path} has no record {key}")
@@ -42,8 +52,8 @@ class LmdbFolder:
 
 
 @functools.lru_cache(maxsize=16)
-def _environment(path: str) -> Any:
-    """Opened once in each process."""
+def _environment(path: str, process: int) -> Any:
+    """Opened once in each process: LMDB forbids to go on with one across a fork."""
     try:
         import lmdb
     except ModuleNotFoundError as error:

@@ -6,7 +6,6 @@ Everything that is wrong with them is found before the training, and named.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from PIL import Image
 from lora_trainer.data.buckets import Size
 from lora_trainer.data.folders import EXTENSIONS
 from lora_trainer.data.images import SIXTEEN_BIT, BadPicture, Pixels, decode, open_header
-from lora_trainer.data.lmdb_folder import LmdbFolder
+from lora_trainer.data.lmdb_folder import LmdbFolder, listed_names
 from lora_trainer.data.pixel_file import PixelFolder, Unfinished, default_folder
 from lora_trainer.errors import Refusal
 
@@ -29,7 +28,6 @@ NAMED_AT_MOST = 20
 LEAST_CROPS = 1000  # of an epoch, which dataset_enlarge_ratio auto brings about
 WORKERS = 4
 PNG_DEPTH_AT, TIFF_DEPTH = 24, 258
-META_FACTS = re.compile(r"\s+\(\d+, ?\d+(, ?\d+)?\)(\s+\d+)?\s*$")  # "0001.png (480,480,3) 1", as BasicSR writes it
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,17 @@ def survey_pairs(settings: PairSettings) -> PairSet:
     return PairSet(tuple(replace(pair, repeats=repeats) for pair in done), tuple(_notes(done, known)))
 
 
+def picture_files(folder: Path) -> dict[str, Path]:
+    """The picture files of a folder and those in it by their path below it with `/`, sorted; hidden ones are left out.
+
+    Raises Refusal when there are none.
+    """
+    files = _below(folder)
+    if not files:
+        raise Refusal(f"{folder}: there are no pictures ({', '.join(ENDINGS)})")
+    return files
+
+
 def pairs_fingerprint(pairs: Sequence[Pair]) -> str:
     """Equal for two sets of the same pictures, names and repeats, wherever they lie."""
     facts = [(pair.name, pair.digest, pair.repeats) for pair in pairs]
@@ -197,10 +206,7 @@ def _is_lmdb(root: str, backend: str) -> bool:
 
 
 def _pictures(root: str, backend: str, problems: list[str]) -> dict[str, str]:
-    """Place of every picture below a folder by its path without ending, in the order of these on every system.
-
-    Files and folders whose name begins with a dot are not looked at.
-    """
+    """Place of every picture below a folder by its path without ending, in the order of these on every system."""
     folder = Path(root)
     if _is_lmdb(root, backend):
         return {name: name for name in LmdbFolder(folder).names()}
@@ -208,31 +214,34 @@ def _pictures(root: str, backend: str, problems: list[str]) -> dict[str, str]:
         problems.append(f"{root}: there is no such folder")
         return {}
     found: dict[str, str] = {}
-    for file in folder.rglob("*"):
-        place = file.relative_to(folder)
-        if file.suffix.lower() not in ENDINGS or any(part.startswith(".") for part in place.parts):
-            continue
-        stem = place.with_suffix("").as_posix()
+    for name, file in _below(folder).items():
+        stem = Path(name).with_suffix("").as_posix()
         if stem in found:
-            twins = sorted((found[stem], str(file)))
-            problems.append(f"{twins[1]}: there is another picture of that name, {twins[0]}; rename one of them")
+            problems.append(f"{file}: there is another picture of that name, {found[stem]}; rename one of them")
         found[stem] = str(file)
     return dict(sorted(found.items()))
+
+
+def _below(folder: Path) -> dict[str, Path]:
+    """The picture files of a folder and those in it by their path below it, sorted by that."""
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*")}
+    return {
+        name: file
+        for name, file in sorted(files.items())
+        if file.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in name.split("/"))
+    }
 
 
 def _listed(meta_info: Sequence[str], problems: list[str]) -> dict[str, str] | None:
     """Every line of the text files by the name without ending that it lists, or None without such files."""
     if not meta_info:
         return None
-    names = {}
+    names: dict[str, str] = {}
     for file in meta_info:
         try:
-            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
+            names |= listed_names(Path(file).read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{file}: meta_info cannot be read ({error})")
-            continue
-        places = [META_FACTS.sub("", line).strip() for line in lines if line.strip()]
-        names |= {Path(place).with_suffix("").as_posix(): place for place in places}
     return names
 
 
@@ -247,7 +256,7 @@ def _opened(pair: Pair) -> tuple[Pair, list[str], list[int]]:
             with open_header(data) as image:
                 areas.append(image.width * image.height)
                 if _is_sixteen_bit(image, data):
-                    raise BadPicture("16 bits a channel; convert it to 8 bits, or half of every value would be lost")
+                    raise BadPicture("16 bits a channel; convert it to 8 bits")
         except BadPicture as error:
             wrong.append(f"{pair.spoken(which)}: {error}")
     return replace(pair, digest=digest.hexdigest()), wrong, areas

@@ -121,10 +121,10 @@ class Unfinished:
             return
         try:
             self._file.close()
-            state = self._path.stat()
-            note = {"facts": facts, "digest": _digest(str(self._path), state.st_size, state.st_mtime_ns)}
             final = self._path.with_name(f"{key}.pixels")
             self._path.replace(final)
+            state = final.stat()
+            note = {"facts": facts, "digest": _digest(str(final), state.st_size, state.st_mtime_ns)}
             write_text(final.with_suffix(".json"), json.dumps(note))
         except OSError as error:  # on Windows a file that another process has mapped cannot be replaced
             log.warning("%s: decoded pictures cannot be kept there (%s)", self._path.parent, error.strerror)

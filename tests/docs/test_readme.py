@@ -22,7 +22,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.
 EXAMPLE = ROOT / "docs" / "extending.md"  # its commands are run by test_extending.py
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-KEYS = {key for row in TRAINERS.values() for key in keys_of(row.preset)}
+KEYS = {name: key for row in TRAINERS.values() for name, key in keys_of(row.preset).items()}
 FORMER = {old for key in KEYS.values() for old in key.setting.old_names}
 NO_KEYS = {  # other words with an underscore that docs/lora.md has in code type
     "sshs_model_hash", "sshs_legacy_hash", "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "v_pred",
