@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help install demo test test-all lint docs clean
+.PHONY: help install demo test test-all lint bench docs clean
 
 help:  ## say what each target does
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ lint: install  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tools.make_docs --check
+
+bench: install  ## measure a training against a plain loop
+	$(BIN)/python -m tools.bench
 
 docs: install  ## write the preset reference and the JSON Schemas anew
 	$(BIN)/python -m tools.make_docs

@@ -15,6 +15,7 @@ from lora_trainer.config.super_resolution_degradation import (
 )  # fmt: skip
 
 Preset = SuperResolutionPreset
+AUGMENTATIONS = ("none", "mixup", "cutmix", "resizemix", "cutblur", "downup", "up")
 OWN_SWITCHES = {"high_order_degradation", "dataroot_lq_prob"}
 
 
@@ -92,6 +93,11 @@ def pictures(preset: Preset) -> Iterator[Finding]:
         yield error(
             f"{len(preset.moa_probs)} numbers for {len(preset.moa_augs)} augmentations", "moa_probs", "moa_augs"
         )
+    unknown = [name for name in preset.moa_augs if name.casefold() not in AUGMENTATIONS]
+    if preset.use_moa and unknown:
+        yield error(f"there is no {', '.join(unknown)}; there is {', '.join(AUGMENTATIONS)}", "moa_augs")
+    if preset.use_moa and preset.batch_size_per_gpu == 1:
+        yield note("crops are mixed within a forward pass; with one crop there is nothing to mix it with", "use_moa")
     if not preset.use_moa:
         yield inert("use_moa is false", "moa_augs", "moa_probs")
 
@@ -117,6 +123,9 @@ def measuring(preset: Preset) -> Iterator[Finding]:
 def averages(preset: Preset) -> Iterator[Finding]:
     if not preset.ema_decay and any(loss.type.casefold() == "ldlloss" for loss in preset.active_losses):
         yield error("ldlloss compares with the averaged network; give ema_decay a value such as 0.999", "losses")
+    free = preset.optim_g.type.casefold().replace("_", "")
+    if preset.ema_decay and (free.endswith("sf") or "schedulefree" in free):
+        yield note("a schedule-free optimizer averages by itself; ema_decay 0 takes its own average", "ema_decay")
     if not preset.ema_decay:
         yield inert("ema_decay is 0", "ema_power", "ema_update_after_step", "ema_switch_iter")
 

@@ -47,7 +47,7 @@ class LmdbFolder:
         with _environment(str(self.path), os.getpid()).begin(write=False) as transaction:
             data = transaction.get(key.encode("utf-8"))
         if data is None:
-            raise BadPicture(f"the LMDB {self.path} has no record {key}")
+            raise BadPicture("the LMDB has no such record")
         return bytes(data)
 
 

@@ -71,7 +71,7 @@ class PixelFolder:
             if size_bytes > shutil.disk_usage(self.path).free * SPARED:
                 log.warning("%s has no room for %.1f GiB of decoded pictures", self.path, size_bytes / GIB)
                 return None
-            return Unfinished(self.path, size_bytes)
+            return Unfinished(self.path)
         except OSError as error:
             log.warning("%s: decoded pictures cannot be kept there (%s)", self.path, error.strerror)
             return None
@@ -96,11 +96,10 @@ class Unfinished:
     that outgrows its disk kills the process.
     """
 
-    def __init__(self, folder: Path, size_bytes: int) -> None:
+    def __init__(self, folder: Path) -> None:
         handle, name = tempfile.mkstemp(dir=folder, suffix=".unfinished")
         self._path = Path(name)
         self._file: IO[bytes] | None = os.fdopen(handle, "r+b")
-        self._file.truncate(size_bytes)
         self._lock = threading.Lock()
 
     def put(self, offset: int, pixels: Pixels) -> None:

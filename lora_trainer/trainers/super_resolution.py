@@ -170,7 +170,7 @@ def build_super_resolution(
     if preset.ema_decay:
         ema = Ema(
             network.module, preset.ema_decay, power=preset.ema_power, update_after=preset.ema_update_after_step,
-            switch_every=preset.ema_switch_iter,
+            switch_every=preset.ema_switch_iter, only=trained,
         )  # fmt: skip
     phases = _phases(job, network, trained, objective)
     if preset.use_compile:
@@ -182,6 +182,8 @@ def build_super_resolution(
         state["adversary"] = objective.adversary
     inputs = Inputs(preset, job.seed, precision, memory_format, "ema_output" in objective.needs)
     validator = Validator.build(job, device, precision) if job.validation.cadence.enabled and not dry else None
+    for note in job.pairs.notes:
+        log.info("note: %s", note)
     log.info("%s", job.spoken)
     return SuperResolutionTrainer(job, network, phases, job.data(processes.rank), inputs, ema, validator, state)
 

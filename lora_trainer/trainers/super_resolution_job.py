@@ -146,6 +146,7 @@ def training_settings(preset: SuperResolutionPreset) -> PairSettings:
         scale=preset.scale,
         gt_px=preset.gt_px,
         enlarge=preset.dataset_enlarge_ratio,
+        cache_gib=preset.cache_gib,
     )
 
 

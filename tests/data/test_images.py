@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lora_trainer.data.buckets import Placement
-from lora_trainer.data.images import BadPicture, decode, read_picture, resize_and_crop, size_px
+from lora_trainer.data.images import BadPicture, decode, open_header, read_picture, resize_and_crop, size_px
 
 
 def quadrants() -> np.ndarray:
@@ -147,3 +147,12 @@ def test_shrinking_averages_what_it_covers() -> None:
     stripes[:, ::2] = 255
     shrunk = resize_and_crop(stripes, Placement((16, 16), (16, 16), (0, 0)))
     assert np.abs(shrunk[:, 1:-1].astype(int) - 128).max() <= 2
+
+
+def test_a_header_is_read_without_the_pixels() -> None:
+    data = saved(Image.fromarray(quadrants()))
+    with open_header(data[: len(data) // 2]) as image:
+        assert (image.size, image.mode) == ((24, 40), "RGB")
+    for broken, reason in ((b"", "the file is empty"), (b"no picture", "not a picture")):
+        with pytest.raises(BadPicture, match=reason):
+            open_header(broken)

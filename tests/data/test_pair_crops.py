@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_trainer.data import pair_store
 from lora_trainer.data.batches import BatchPlan, Share
 from lora_trainer.data.pair_crops import PairCrops
 from lora_trainer.data.pair_store import PairStore, open_store
 from lora_trainer.data.pairs import PairSet, PairSettings, survey_pairs
 from lora_trainer.engine.prefetch import prefetch
+from lora_trainer.errors import Refusal
 from tools import make_lmdb
 
 SCALE = 2
@@ -103,27 +104,18 @@ def test_readers_of_their_own_give_the_same(pairs: PairSet, tmp_path: Path) -> N
         assert torch.equal(micros[0]["gt"], data(step)[0]["gt"])
 
 
-def test_the_cache_is_found_again_and_mended(pairs: PairSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[Path] = []
-    whole = pair_store._write
-
-    def write(path: Path, *rest: Any) -> None:
-        written.append(path)
-        whole(path, *rest)
-
-    monkeypatch.setattr(pair_store, "_write", write)
+def test_the_cache_is_found_again_and_mended(pairs: PairSet, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     store = open_store(pairs.pairs, 1, SCALE, folder)
-    again = open_store(pairs.pairs, 1, SCALE, folder)
-    assert (again.cache, len(written)) == (store.cache, 1)
+    made = Path(store.cache).stat().st_ino
+    assert open_store(pairs.pairs, 1, SCALE, folder).cache == store.cache
+    assert Path(store.cache).stat().st_ino == made
     content = bytearray(Path(store.cache).read_bytes())
     content[100] ^= 1
-    pair_store._mapped.cache_clear()
     Path(store.cache).write_bytes(content)
     mended = open_store(pairs.pairs, 1, SCALE, folder)
-    assert len(written) == 2
     assert np.array_equal(mended.picture(0, "gt", SCALE), pairs.pairs[0].read("gt"))
-    assert not list(folder.glob("*.unfinished"))
+    assert len(list(folder.glob("*.pixels"))) == 1
 
 
 def test_an_lmdb_gives_the_same_crops(pairs: PairSet, tmp_path: Path) -> None:
@@ -133,8 +125,23 @@ def test_an_lmdb_gives_the_same_crops(pairs: PairSet, tmp_path: Path) -> None:
         tmp_path, io_backend="lmdb", dataroot_gt=[str(tmp_path / "hr.lmdb")], dataroot_lq=[str(tmp_path / "lr.lmdb")]
     )
     found = survey_pairs(stored)
+    assert survey_pairs(replace(stored, io_backend="disk")) == found
     assert [pair.name for pair in found.pairs] == sorted(pair.name for pair in pairs.pairs)
     by_name = {pair.name: pair for pair in pairs.pairs}
     for pair in found.pairs:
         assert np.array_equal(pair.read("lq"), by_name[pair.name].read("lq"))
         assert pair.digest == by_name[pair.name].digest
+    again = crops(open_store(found.pairs, 0, SCALE))(0)[0]
+    assert torch.equal(again["gt"], crops(open_store(pairs.pairs, 0, SCALE))(0)[0]["gt"])
+
+
+def test_a_broken_record_of_an_lmdb_is_named(pairs: PairSet, tmp_path: Path) -> None:
+    target = tmp_path / "hr.lmdb"
+    assert make_lmdb.main([str(tmp_path / "hr"), str(target)]) == 0
+    lines = (target / "meta_info.txt").read_text(encoding="utf-8")
+    (target / "meta_info.txt").write_text(lines + "gone.png (40,64,3) 1\n", encoding="utf-8")
+    with pytest.raises(Refusal) as caught:
+        survey_pairs(settings(tmp_path, dataroot_gt=[str(target)], dataroot_lq=()))
+    assert caught.value.problems == (f"{target}: gone: the LMDB has no such record",)
+    with pytest.raises(Refusal, match="no LMDB of pictures"):
+        survey_pairs(settings(tmp_path, io_backend="lmdb"))

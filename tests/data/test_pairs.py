@@ -80,6 +80,58 @@ def test_everything_wrong_is_named_at_once(draw: Draw, tmp_path: Path) -> None:
     assert len(caught.value.problems) == 6
 
 
+def test_the_damaged_one_of_two_is_named(draw: Draw, tmp_path: Path) -> None:
+    draw("hr/a.png", 40, 32)
+    broken = draw("lr/a.png", 10, 8)
+    broken.write_bytes(broken.read_bytes()[:60])
+    draw("hr/b.png", 40, 32), draw("lr/b.png", 10, 8).write_bytes(b"")
+    with pytest.raises(Refusal) as caught:
+        survey_pairs(settings(tmp_path, cache_gib=1, cache_folder=str(tmp_path / "cache")))
+    empty, damaged = caught.value.problems
+    assert damaged.startswith(f"{broken}: damaged (")
+    assert empty == f"{tmp_path / 'lr' / 'b.png'}: the file is empty"
+    assert not list(tmp_path.glob("cache/*"))
+
+
+def test_folders_that_do_not_fit_each_other(draw: Draw, tmp_path: Path) -> None:
+    draw("hr/a.png", 40, 32), draw("lr/a.png", 10, 8)
+    roots = [str(tmp_path / "hr"), str(tmp_path / "no")]
+    with pytest.raises(Refusal, match="dataroot_lq: 1 folders for the 2 of dataroot_gt; give one for each"):
+        survey_pairs(settings(tmp_path, dataroot_gt=roots))
+    with pytest.raises(Refusal) as caught:
+        survey_pairs(settings(tmp_path, dataroot_gt=roots, dataroot_lq=[str(tmp_path / "lr"), str(tmp_path / "nil")]))
+    assert caught.value.problems == tuple(f"{tmp_path / name}: there is no such folder" for name in ("no", "nil"))
+    two = survey_pairs(settings(tmp_path, dataroot_gt=roots[:1] * 2, dataroot_lq=[str(tmp_path / "lr")] * 2))
+    assert [pair.name for pair in two.pairs] == ["a", "a"]
+
+
+def test_hidden_files_and_the_order(draw: Draw, tmp_path: Path) -> None:
+    for name in ("B", "a", "b/c", "b-c", "ä"):
+        draw(f"hr/{name}.png", 40, 32)
+    (tmp_path / "hr" / "._a.png").write_bytes(b"what a Mac leaves")
+    draw("hr/.thumbnails/a.png", 4, 4)
+    (tmp_path / "hr" / "notes.txt").write_text("no picture")
+    found = survey_pairs(settings(tmp_path, paired=False)).pairs
+    assert [pair.name for pair in found] == ["B", "a", "b-c", "b/c", "ä"]
+
+
+def test_two_pictures_of_one_name(draw: Draw, tmp_path: Path) -> None:
+    twins = draw("hr/a.jpg", 40, 32), draw("hr/a.png", 40, 32)
+    with pytest.raises(Refusal) as caught:
+        survey_pairs(settings(tmp_path, paired=False))
+    assert caught.value.problems == (
+        f"{twins[1]}: there is another picture of that name, {twins[0]}; rename one of them",
+    )
+
+
+def test_a_turned_photograph_has_the_size_that_a_person_sees(tmp_path: Path) -> None:
+    (tmp_path / "hr").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (48, 32)).save(tmp_path / "hr" / "a.jpg", exif=exif)
+    assert survey_pairs(settings(tmp_path, paired=False)).pairs[0].gt_px == (48, 32)
+
+
 def test_only_so_many_are_named(draw: Draw, tmp_path: Path) -> None:
     for number in range(25):
         draw(f"hr/{number:02d}.png", 8, 8)
@@ -111,9 +163,13 @@ def test_grey_and_transparent_pictures_are_noted(draw: Draw, tmp_path: Path) -> 
     opaque.putalpha(255)
     opaque.save(tmp_path / "hr" / "opaque.png")
     assert survey_pairs(settings(tmp_path, paired=False)).notes == (
-        "1 pictures are grey and are trained on as RGB: grey",
-        "1 pictures are partly transparent and are laid on white: clear",
+        "1 picture is grey and is trained on as RGB: grey",
+        "1 picture is partly transparent and is laid on white: clear",
     )
+    for number in range(4):
+        draw(f"hr/grey{number}.png", 40, 32, "L")
+    (grey, _) = survey_pairs(settings(tmp_path, paired=False)).notes
+    assert grey == "5 pictures are grey and are trained on as RGB: grey, grey0, grey1 and 2 more"
 
 
 def test_small_sets_are_drawn_more_often(draw: Draw, tmp_path: Path) -> None:
@@ -127,11 +183,16 @@ def test_a_list_takes_some_pictures(draw: Draw, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         draw(f"hr/{name}.png", 40, 32), draw(f"lr/{name}.png", 10, 8)
     meta = tmp_path / "meta.txt"
-    meta.write_text("a.png\nc.png (32,40,3) 1\n", encoding="utf-8")
+    draw("hr/d (1).png", 40, 32), draw("lr/d (1).png", 10, 8)
+    meta.write_text("a.png\nc.png (32,40,3) 1\n\nd (1).png (32,40,3) 1\n", encoding="utf-8")
     found = survey_pairs(settings(tmp_path, meta_info=[str(meta)])).pairs
-    assert [pair.name for pair in found] == ["a", "c"]
-    with pytest.raises(Refusal, match="meta_info cannot be read"):
-        survey_pairs(settings(tmp_path, meta_info=[str(tmp_path / "no.txt")]))
+    assert [pair.name for pair in found] == ["a", "c", "d (1)"]
+    meta.write_text("a.png\nsub/gone.png (32,40,3) 1\n", encoding="utf-8")
+    with pytest.raises(Refusal) as caught:
+        survey_pairs(settings(tmp_path, meta_info=[str(meta), str(tmp_path / "no.txt")]))
+    unread, gone = caught.value.problems
+    assert unread.startswith(f"{tmp_path / 'no.txt'}: meta_info cannot be read (")
+    assert gone == f"sub/gone.png: listed in meta_info, but not in {tmp_path / 'hr'}"
 
 
 def test_the_fingerprint_is_of_the_content(draw: Draw, tmp_path: Path) -> None:

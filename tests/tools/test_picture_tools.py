@@ -65,3 +65,37 @@ def test_what_is_refused(pictures: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "there are no pictures" in capsys.readouterr().err
     assert extract_subimages.main(["--input", str(pictures), "--output", "x", "--size", "25", "--scale", "2"]) == 2
     assert "must be multiples of --scale 2" in capsys.readouterr().err
+    assert extract_subimages.main(["--input", str(pictures), "--output", "x", "--scale", "0"]) == 2
+    assert "must be at least 1" in capsys.readouterr().err
+    full = ["--input", str(pictures), "--output", str(tmp_path)]
+    assert extract_subimages.main(full) == 2
+    assert "there is something already; remove it or give another --output" in capsys.readouterr().err
+
+
+def test_names_that_would_overwrite_each_other(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = pictures / "sub" / "ö.bmp"
+    Image.new("RGB", (8, 8)).save(twin)
+    assert make_lmdb.main([str(pictures), str(tmp_path / "hr.lmdb")]) == 2
+    assert extract_subimages.main(["--input", str(pictures), "--output", str(tmp_path / "out")]) == 2
+    sentence = f"{twin.with_suffix('.png')}: there is another picture of that name, {twin}; rename one of them"
+    assert capsys.readouterr().err.splitlines() == [sentence, sentence]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bilder ä"]
+
+
+def test_many_pictures_and_deep_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(make_lmdb.AT_ONCE + 3):
+        Image.new("L", (2, 2), number % 256).save(source / f"{number:04d} (1).png")
+    assert make_lmdb.main([str(source), str(tmp_path / "many.lmdb")]) == 0
+    folder = LmdbFolder(tmp_path / "many.lmdb")
+    assert list(folder.names()) == [f"{number:04d} (1)" for number in range(make_lmdb.AT_ONCE + 3)]
+    assert folder.read("0257 (1)") == (source / "0257 (1).png").read_bytes()
+    assert sorted(file.name for file in folder.path.iterdir()) == ["data.mdb", "meta_info.txt"]
+    deep = source / ("d" * 200) / ("e" * 200) / ("f" * 120)
+    deep.mkdir(parents=True)
+    Image.new("L", (2, 2)).save(deep / "a.png")
+    assert make_lmdb.main([str(source), str(tmp_path / "deep.lmdb")]) == 2
+    assert "a.png: its name takes 524 bytes, and LMDB takes 511; shorten it" in capsys.readouterr().err
