@@ -17,7 +17,7 @@ ALLOWED = {
     "losses": {"losses"},
     "config": {"config"},
 }
-TRAINERS = ("lora",)  # whose modules are named after them
+TRAINERS = ("lora", "super_resolution")  # whose modules are named after them
 BUDGET_LINES = 400
 
 
