@@ -30,7 +30,7 @@ class Degradation:
         0.0, "How often the paired picture of dataroot_lq is taken in place of a degraded one."
     )
     lq_usm: Switch = setting(False, "Sharpen the picture before it is degraded.")
-    lq_usm_radius_range: Span = setting((1.0, 25.0), "The radius of that unsharp mask in pixels.")
+    lq_usm_radius_range: Span = setting((1.0, 25.0), "The side of that unsharp mask's Gaussian in pixels, made odd.")
     thicklines_prob: Share = setting(0.0, "How often dark lines are thickened first.", effect=not_yet())
     queue_size: Count = setting(120, "The pool of degraded pictures.", effect=no_effect(FRESH))
     high_order_degradations_debug: Switch = setting(

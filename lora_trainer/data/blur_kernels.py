@@ -98,10 +98,13 @@ def reflected(images: Tensor, pad_px: tuple[int, int]) -> Tensor:
     PyTorch mirrors once, so a small picture is mirrored again and again.
     """
     x, y = pad_px
+    height, width = images.shape[-2:]
+    lone = (x if width == 1 else 0, y if height == 1 else 0)  # one pixel has nothing to mirror
+    if any(lone):
+        images = F.pad(images, (lone[0], lone[0], lone[1], lone[1]), mode="replicate")
+        x, y = x - lone[0], y - lone[1]
     while x > 0 or y > 0:
         across, down = min(x, images.shape[-1] - 1), min(y, images.shape[-2] - 1)
-        if (x and not across) or (y and not down):  # one pixel has nothing to mirror
-            return F.pad(images, (x, x, y, y), mode="replicate")
         images = F.pad(images, (across, across, down, down), mode="reflect")
         x, y = x - across, y - down
     return images

@@ -99,21 +99,31 @@ class DegradationSettings:
             elif not sum(shares) > 0 or min(shares) < 0:
                 yield f"{probs}: {list(shares)}; write shares from 0 upwards, not all of them 0"
         for key in ("resize_prob", "resize_prob2"):
-            if len(getattr(self, key)) != 3 or not sum(getattr(self, key)) > 0:
-                yield f"{key}: {list(getattr(self, key))}; write three shares: up, down, keep"
+            shares = getattr(self, key)
+            if len(shares) != 3 or not sum(shares) > 0 or min(shares) < 0:
+                yield f"{key}: {list(shares)}; write three shares: up, down, keep"
+        if self.video_prob and not self.video_codecs:
+            yield f"video_codecs: empty, but video_prob is {self.video_prob:g}; write {' or '.join(ENCODERS)}"
         if unknown := [codec for codec in self.video_codecs if codec not in ENCODERS]:
             yield f"video_codecs: there is no {', '.join(unknown)}; there is {', '.join(ENCODERS)}"
 
     def _ranges(self) -> Iterator[str]:
-        bounds = {
-            "kernel_range": (3, 51), "kernel_range2": (3, 51), "final_kernel_range": (3, 51), "jpeg_range": (1, 100),
-            "jpeg_range2": (1, 100), "video_crf_range": (0, 51), "resize_range": (0.05, 8), "resize_range2": (0.05, 8),
-            "lq_usm_radius_range": (1, LARGEST_USM_PX),
+        both = {
+            "kernel_range": (3, 51), "blur_sigma": (0.01, 100), "betag_range": (0.01, 100), "betap_range": (0.01, 100),
+            "resize_range": (0.05, 8), "noise_range": (0, 255), "poisson_scale_range": (0, 100), "jpeg_range": (1, 100),
         }  # fmt: skip
+        bounds: dict[str, tuple[float, float]] = {f"{key}{n}": limits for n in ROUNDS for key, limits in both.items()}
+        bounds |= {
+            "final_kernel_range": (3, 51),
+            "video_crf_range": (0, 51),
+            "lq_usm_radius_range": (1, LARGEST_USM_PX),
+        }
         for key, (least, most) in bounds.items():
             low, high = getattr(self, key)
             if not least <= low <= high <= most:
                 yield f"{key}: [{low:g}, {high:g}]; write two numbers from {least} to {most}, the smaller one first"
+            elif "kernel" in key and low == high and low % 2 == 0:
+                yield f"{key}: [{low:g}, {high:g}] has no odd number; kernels have a middle pixel"
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,8 @@ class DegradationPlan:
 def plan_degradation(settings: DegradationSettings, scale: int, size_px: tuple[int, int], key: int) -> DegradationPlan:
     """The draws of a crop of (height, width) pixels; they follow from the key alone."""
     draw = python_random(key, "degradation")
-    usm = 2 * round(draw.uniform(*settings.lq_usm_radius_range)) + 1 if settings.lq_usm else 0
+    # the field's "radius" is the side of the Gaussian, made odd
+    usm = round(draw.uniform(*settings.lq_usm_radius_range)) | 1 if settings.lq_usm else 0
     rounds = tuple(_round(settings, number, draw) for number in ROUNDS)
     (mode,) = draw.choices(settings.resize_mode_list3, settings.resize_mode_prob3)
     sinc = _sinc(settings.final_kernel_range, draw, narrowest=3.0) if draw.random() < settings.final_sinc_prob else None

@@ -23,9 +23,10 @@ BLOCKS_PX = 64  # a multiple of every block that the codecs have
 RATE = Fraction(25)
 DECODERS = {"h264": "h264", "h265": "hevc"}
 OPTIONS = {
-    # x264's macroblock tree gives small frames another result now and then; that tree is for long clips anyway
+    # without these the trees of blocks over a clip (mbtree, cutree) read, and x265 writes, beyond small frames:
+    # results that change, and processes that die
     "h264": {"threads": "1", "preset": "medium", "x264-params": "mbtree=0"},
-    "h265": {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1:cutree=0"},
+    "h265": {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1:cutree=0:ctu=32"},
 }
 
 

@@ -132,6 +132,14 @@ def test_every_range_is_a_key_of_the_preset_with_the_same_default() -> None:
         ({"resize_prob": (1, 1)}, "resize_prob: [1, 1]; write three shares: up, down, keep"),
         ({"video_codecs": ("av1",)}, "video_codecs: there is no av1; there is h264, h265"),
         ({"kernel_prob2": (0, 0, 0, 0, 0, 0)}, "kernel_prob2: [0, 0, 0, 0, 0, 0]; write shares from 0 upwards"),
+        ({"resize_prob2": (-1, 3, 0)}, "resize_prob2: [-1, 3, 0]; write three shares: up, down, keep"),
+        ({"kernel_range": (4, 4)}, "kernel_range: [4, 4] has no odd number"),
+        ({"final_kernel_range": (8, 8)}, "final_kernel_range: [8, 8] has no odd number"),
+        ({"blur_sigma2": (0, 1)}, "blur_sigma2: [0, 1]; write two numbers from 0.01 to 100"),
+        ({"betag_range": (-2, 4)}, "betag_range: [-2, 4]; write two numbers from 0.01 to 100"),
+        ({"noise_range": (9, 2)}, "noise_range: [9, 2]; write two numbers from 0 to 255, the smaller one first"),
+        ({"poisson_scale_range2": (-3, 1)}, "poisson_scale_range2: [-3, 1]; write two numbers from 0 to 100"),
+        ({"video_prob": 0.5, "video_codecs": ()}, "video_codecs: empty, but video_prob is 0.5; write h264 or h265"),
     ],
 )
 def test_wrong_ranges_are_named(settings: dict[str, Any], problem: str) -> None:

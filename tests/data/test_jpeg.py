@@ -66,3 +66,32 @@ def test_the_tables_are_those_of_libjpeg(quality: int) -> None:
     ours = quality_tables(quality)
     for index in (0, 1):
         assert ours[index].flatten().int().tolist() == list(theirs[index])
+
+
+@pytest.mark.parametrize("quality", [1, 10, 30, 49, 50, 75, 95, 100])
+@pytest.mark.parametrize(("subsampling", "theirs"), [("4:2:0", 2), ("4:4:4", 0)])
+def test_every_pixel_is_libjpegs(subsampling: str, theirs: int, quality: int) -> None:
+    """Photographs and hard edges, and sizes that end within a block or leave no room for the colour's triangle."""
+    generator = torch.Generator().manual_seed(quality)
+    images = [photo("cat", 96, 120), photo("coffee", 41, 67), photo("astronaut", 33, 5), photo("cat", 1, 1)]
+    images.append((torch.rand(1, 3, 40, 30, generator=generator) > 0.5).float())
+    for image in images:
+        buffer = io.BytesIO()
+        pixels = (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=theirs)
+        wanted = np.array(Image.open(buffer))
+        found = (jpeg(image, [quality], subsampling)[0] * 255).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_autocast_changes_nothing_and_a_picture_does_not_depend_on_its_neighbours() -> None:
+    images = torch.cat([photo("cat", 96, 96), photo("coffee", 96, 96)])
+    together = jpeg(images, [10, 90])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(jpeg(images, [10, 90]), together)
+    assert torch.equal(jpeg(images[1:], [90]), together[1:])
+
+
+def test_another_subsampling_is_refused() -> None:
+    with pytest.raises(ValueError, match="no subsampling 4:1:1; there is 4:2:0 and 4:4:4"):
+        jpeg(torch.rand(1, 3, 8, 8), [50], "4:1:1")
