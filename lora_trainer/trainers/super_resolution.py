@@ -28,6 +28,7 @@ from lora_trainer.engine.schedules import Schedule, torch_schedule
 from lora_trainer.models.discriminators.table import build_discriminator
 from lora_trainer.models.safetensors_bytes import safetensors_bytes
 from lora_trainer.models.sr_file import check_readback, foresee_readback, save_network
+from lora_trainer.models.sr_fusing import fuse_threefold
 from lora_trainer.models.sr_networks import SrNetwork, build_network
 from lora_trainer.models.sr_pretrain import load_pretrain
 from lora_trainer.trainers.super_resolution_checks import degradation_settings
@@ -200,6 +201,7 @@ def _generator(job: SuperResolutionJob, device: torch.device, memory_format: tor
         report = load_pretrain(network.module, path, strict=preset.strict_load_g, param_key=preset.param_key_g)
         for line in report.lines:
             log.info("%s", line)
+    fuse_threefold(network.module)
     _placed(network.module, device, memory_format)
     return network
 
