@@ -257,6 +257,7 @@ NamedParts = Annotated[
         {"type": ["object", "null"], "additionalProperties": _COMPONENT},
     ),
 ]
+Anything = Annotated[Any, Reads("anything", lambda value: value, {})]  # of keys that have no effect
 Numbers = Annotated[tuple[float, ...], Reads("a list of numbers", _numbers, _NUMBERS)]
 Span = Annotated[
     tuple[float, float],

@@ -8,6 +8,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from lora_trainer.config.kinds import (
+    Anything,
     Component,
     Count,
     NotNegative,
@@ -87,6 +88,20 @@ class Launch:
         False, "For networks with idle weights.", may_change=True,
         effect=no_effect("weights that no loss reaches are left out of the training"),
     )  # fmt: skip
+    dist_params: Anything = setting(None, "How processes find each other.", may_change=True, effect=no_effect(LAUNCHER))
+    dist: Anything = setting(None, "Several processes.", may_change=True, effect=no_effect(LAUNCHER))
+    launcher: Text = setting("", "The launcher.", may_change=True, effect=no_effect(LAUNCHER))
+    rank: Count = setting(0, "The process.", may_change=True, effect=no_effect(LAUNCHER))
+    world_size: Count = setting(1, "How many processes.", may_change=True, effect=no_effect(LAUNCHER))
+    is_train: Switch = setting(True, "Train.", may_change=True, effect=no_effect("a preset is always for training"))
+    watch: Switch = setting(False, "Watch.", may_change=True, effect=no_effect("there is nothing to watch"))
+    restart_scheduler: Switch = setting(
+        False, "Begin the schedule anew.", may_change=True,
+        effect=no_effect("the schedule is a function of the step and of the preset"),
+    )  # fmt: skip
+    onnx: Anything = setting(
+        None, "How a model is exported.", may_change=True, effect=no_effect("tools/export_onnx.py exports a model")
+    )
     auto_resume: Switch = setting(
         True, "Go on by itself.", may_change=True, effect=no_effect("the same command always goes on")
     )

@@ -43,3 +43,33 @@ def test_the_network_gets_sizes_that_it_takes(sides: tuple[int, int], wanted: tu
     result = upscale_tiled(enlarge, image, 3, multiple=8, minimum_px=16)
     assert seen == [wanted]
     assert torch.equal(result, image.repeat_interleave(3, -1).repeat_interleave(3, -2))
+
+
+def test_tiles_lie_on_the_multiples_that_a_network_unshuffles() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 48, 3, 1, 1), nn.PixelShuffle(4))
+    image = torch.rand(1, 3, 37, 53)
+    whole = upscale_tiled(network, image, 1, multiple=4)
+    for tile, overlap in ((10, 8), (13, 9), (4, 8)):
+        tiled = upscale_tiled(network, image, 1, tile_px=tile, overlap_px=overlap, multiple=4)
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-6)
+
+
+def test_the_last_tile_sees_real_pixels_up_to_the_least_size(network: nn.Module) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def enlarge(image: Tensor) -> Tensor:
+        seen.append(tuple(image.shape[-2:]))
+        return network(image)
+
+    image = torch.rand(1, 3, 33, 33)
+    tiled = upscale_tiled(enlarge, image, 2, tile_px=32, overlap_px=4, minimum_px=16)
+    assert seen == [(33, 33), (33, 16), (16, 33), (16, 16)]
+    torch.testing.assert_close(tiled, upscale_tiled(network, image, 2), rtol=0, atol=1e-6)
+
+
+def test_the_result_is_of_the_type_that_the_module_gives(network: nn.Module) -> None:
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    result = upscale_tiled(lambda tile: (network(tile / 255) * 0 + 7).to(torch.uint8), image, 2, tile_px=4)
+    assert result.dtype == torch.uint8
+    assert (result == 7).all()

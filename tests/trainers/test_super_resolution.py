@@ -314,3 +314,33 @@ def test_every_shipped_preset_is_right_but_for_its_folders(path: Path, monkeypat
         assert part_problems(loaded) == []
         assert not [note for note in loaded.notes if "former" in note]
         assert loaded.inert == {}, loaded.inert
+
+
+EXAMPLE = REPOSITORY / "presets" / "super_resolution" / "example.json"
+STAGES = (("1_2x", "span_2x", 2), ("2_4x", "span_4x", 4), ("3_degradations", "span_degradations", 4))
+
+
+def test_the_example_goes_through_its_stages(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert train(EXAMPLE, "--set", f"output_dir={tmp_path}", "total_iter=2", "val_freq=2", "save_best=psnr") == 0
+    for folder, name, scale in STAGES:
+        assert spandrel.ModelLoader().load_from_file(tmp_path / folder / f"{name}.safetensors").scale == scale
+        assert (tmp_path / folder / f"{name}-best.safetensors").is_file()
+        assert (tmp_path / folder / "sample" / "over_time.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_example_beats_bicubic(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is shipped, on the photograph that it never sees."""
+    from lora_trainer.data.resize import bicubic, downscale_lq
+    from lora_trainer.losses.image_quality import psnr
+
+    monkeypatch.chdir(REPOSITORY)
+    assert train(EXAMPLE, "--set", f"output_dir={tmp_path}") == 0
+    with Image.open(PHOTOS / "cat.jpg") as image:
+        cat = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    for folder, name, scale in STAGES[:2]:
+        model = spandrel.ModelLoader().load_from_file(tmp_path / folder / f"{name}.safetensors")
+        low = downscale_lq(cat, scale)
+        plain = bicubic(low, (160, 240)).clamp(0, 1)
+        assert psnr(model(low), cat, 4) > psnr(plain, cat, 4), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -70,6 +71,26 @@ def test_real_esrgans_names_and_shapes() -> None:
     assert "conv1.bias" not in state
 
 
+def test_spectral_norm_of_real_esrgans_is_that_of_numpy() -> None:
+    network = built("unetdiscriminatorsn").train()
+    weight = network.conv4.weight_orig.detach().double().flatten(1).numpy()
+    for _ in range(100):
+        network(torch.rand(1, 3, 16, 16))
+    largest = np.linalg.svd(weight, compute_uv=False)[0]
+    np.testing.assert_allclose(network.conv4.weight.detach().flatten(1).numpy(), weight / largest, rtol=2e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_two_passes_before_the_backward_of_both(name: str) -> None:
+    """As in a step: the power iteration of the second pass leaves alone what the first one's backward needs."""
+    network = built(name).train()
+    image = torch.rand(2, 3, 128, 128)
+    first, second = (network(image) for _ in range(2))
+    for logits in (first, second):
+        sum(part.mean() for part in (logits if isinstance(logits, list) else [logits])).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
 def test_basicsrs_names_of_the_vgg_style() -> None:
     state = build_discriminator("vggstylediscriminator", {"input_size": 256}, seed=0).state_dict()
     assert state["conv5_1.weight"].shape == (512, 512, 4, 4)
@@ -115,3 +136,22 @@ def test_sizes_that_a_discriminator_cannot_see() -> None:
     assert "the high-resolution crops have 96 pixels" in check_size("vggstylediscriminator", {"input_size": 128}, 96)
     assert check_size("vggstylediscriminator", {"input_size": 100}, 100) == "input_size is 100; write 128 or 256"
     assert "at least 64 pixels; they have 48" in check_size("multiscalepatchgandiscriminatorsn", {}, 48)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_layers": 1}, {"n_layers": 5}, {"num_d": 3}, {"n_layers": 2, "num_d": 1}])
+def test_the_least_size_of_a_patchgan_is_one_that_it_sees(options: dict[str, int]) -> None:
+    name = "patchgandiscriminatorsn" if "num_d" not in options else "multiscalepatchgandiscriminatorsn"
+    least = next(side for side in range(1, 1000) if not check_size(name, options, side))
+    logits = built(name, **options)(torch.rand(1, 3, least, least))
+    assert all(min(part.shape[-2:]) >= 2 for part in ([logits] if isinstance(logits, torch.Tensor) else logits))
+    with pytest.raises(RuntimeError, match="greater than actual input size"):
+        built(name, **options)(torch.rand(1, 3, least // 2, least // 2))
+
+
+def test_a_logit_of_a_patchgan_is_of_70_pixels() -> None:
+    network = built("patchgandiscriminatorsn").eval()
+    image = torch.rand(1, 3, 256, 256, requires_grad=True)
+    network(image)[0, 0, 15, 15].backward()
+    assert image.grad is not None
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero()
+    assert int(rows.max() - rows.min()) + 1 == 70
