@@ -18,8 +18,10 @@ def upscale_tiled(
 ) -> Tensor:  # fmt: skip
     """(b, 3, h, w) -> (b, 3, h * scale, w * scale).
 
-    `tile_px` is the side of a tile in pixels of the input, 0 for the whole picture at once. Each tile sees `overlap_px`
-    more on every side, which are cut off: nothing shows where the network looks no farther than that.
+    `tile_px` is the side of a tile in pixels of the input, 0 for the whole picture at once. Each tile sees at least
+    `overlap_px` more on every side, which are cut off: nothing shows where the network looks no farther than that. The
+    sides of what the module is called with are multiples of `multiple`, and at least `minimum_px`. The result has the
+    type and the device of what the module gives.
     """
     if not tile_px:
         return _padded(module, image, scale, multiple, minimum_px)
@@ -27,8 +29,8 @@ def upscale_tiled(
     result: Tensor | None = None
     for top, bottom in _spans(height, tile_px):
         for left, right in _spans(width, tile_px):
-            up, start = max(0, top - overlap_px), max(0, left - overlap_px)
-            down, end = min(height, bottom + overlap_px), min(width, right + overlap_px)
+            up, down = _seen(top, bottom, height, overlap_px, multiple, minimum_px)
+            start, end = _seen(left, right, width, overlap_px, multiple, minimum_px)
             tile = _padded(module, image[..., up:down, start:end], scale, multiple, minimum_px)
             if result is None:
                 result = tile.new_empty(*tile.shape[:2], height * scale, width * scale)
@@ -43,6 +45,18 @@ def upscale_tiled(
 def _spans(length: int, tile_px: int) -> Iterator[tuple[int, int]]:
     for begin in range(0, length, tile_px):
         yield begin, min(length, begin + tile_px)
+
+
+def _seen(
+    begin: int, end: int, length: int, overlap_px: int, multiple: int, minimum_px: int
+) -> tuple[int, int]:  # fmt: skip
+    """What the network is shown for a tile from `begin` to `end`.
+
+    It lies on multiples, as windows and unshuffled pixels then fall as they do in the whole picture.
+    """
+    last = min(length, -(-(end + overlap_px) // multiple) * multiple)
+    first = max(0, min(begin - overlap_px, last - minimum_px))
+    return first // multiple * multiple, last
 
 
 def _padded(module: Upscale, image: Tensor, scale: int, multiple: int, minimum_px: int) -> Tensor:

@@ -29,7 +29,7 @@ def pictures(tmp_path: Path) -> Path:
     noise = np.random.default_rng(0).integers(0, 255, (21, 30, 4), np.uint8)
     Image.fromarray(noise[..., :3]).save(folder / "plain.png")
     Image.fromarray(noise).save(folder / "more" / "clear.png")
-    Image.fromarray(noise[..., 0]).save(folder / "grey.webp", lossless=True)
+    Image.fromarray(noise[..., 0]).save(folder / "grey.png")
     Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
     return folder
 

@@ -22,7 +22,7 @@ DISCRIMINATORS: Mapping[str, Callable[..., nn.Module]] = {
     "multiscalepatchgandiscriminatorsn": MultiscalePatchGANDiscriminatorSN,
     "vggstylediscriminator": VGGStyleDiscriminator,
 }
-LEAST_PX = {"patchgandiscriminatorsn": 32, "multiscalepatchgandiscriminatorsn": 64}  # with three layers
+LEAST_PX = 8  # of the U-Nets, which halve three times
 
 
 def check_discriminator_options(type: str, options: Mapping[str, Any]) -> list[str]:
@@ -61,9 +61,25 @@ def check_size(type: str, options: Mapping[str, Any], gt_px: int) -> str:
             return f"input_size is {size}; write 128 or 256"
         if size != gt_px:
             return f"{type} looks at pictures of input_size {size}, but the high-resolution crops have {gt_px} pixels"
-    if gt_px < LEAST_PX.get(name, 8):
-        return f"{type} needs high-resolution crops of at least {LEAST_PX.get(name, 8)} pixels; they have {gt_px}"
+    least = _least_px(name, options)
+    if gt_px < least:
+        return f"{type} needs high-resolution crops of at least {least} pixels; they have {gt_px}"
     return ""
+
+
+def _least_px(name: str, options: Mapping[str, Any]) -> int:
+    """A PatchGAN halves `n_layers` times, and its last scale begins with `num_d` - 1 halvings more; 4 pixels remain."""
+    if not name.endswith("patchgandiscriminatorsn"):
+        return LEAST_PX
+    known = inspect.signature(DISCRIMINATORS[name]).parameters
+    halvings = [
+        options.get(option, known[option].default) - less
+        for option, less in (("n_layers", 0), ("num_d", 1))
+        if option in known
+    ]
+    if not all(isinstance(each, int) for each in halvings):
+        return LEAST_PX
+    return 4 * 2 ** int(min(max(0, sum(halvings)), 20))
 
 
 def build_discriminator(type: str, options: Mapping[str, Any], seed: int) -> nn.Module:
