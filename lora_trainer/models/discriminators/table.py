@@ -79,7 +79,8 @@ def _least_px(name: str, options: Mapping[str, Any]) -> int:
     ]
     if not all(isinstance(each, int) for each in halvings):
         return LEAST_PX
-    return 4 << min(max(0, sum(halvings)), 20)
+    exponent: int = min(max(0, sum(halvings)), 20)
+    return 4 << exponent
 
 
 def build_discriminator(type: str, options: Mapping[str, Any], seed: int) -> nn.Module:
