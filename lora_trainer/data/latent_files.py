@@ -7,11 +7,9 @@ from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
-from lora_trainer.atomic import write_bytes
 from lora_trainer.data.survey import Sample
+from lora_trainer.data.tensor_file import read_tensors, write_tensors
 
 FORMAT = 1  # raise it when the same key would mean other numbers
 
@@ -24,24 +22,9 @@ def latent_path(folder: Path, sample: Sample, *settings: object) -> Path:
 
 def write_latents(path: Path, latents: torch.Tensor) -> None:
     """Write a tensor of any shape, atomically."""
-    latents = latents.contiguous()
-    write_bytes(path, save({"latents": latents}, metadata={"checksum": _checksum(latents)}))
+    write_tensors(path, {"latents": latents})
 
 
 def read_latents(path: Path) -> torch.Tensor | None:
     """The tensor, or None when the file is missing, damaged or holds a number that is not finite."""
-    try:
-        data = path.read_bytes()
-        header_bytes = int.from_bytes(data[:8], "little")
-        checksum = json.loads(data[8 : 8 + header_bytes])["__metadata__"]["checksum"]
-        latents = load(data)["latents"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        return None
-    whole = checksum == _checksum(latents) and bool(latents.isfinite().all())
-    return latents if whole else None
-
-
-def _checksum(latents: torch.Tensor) -> str:
-    """Of the numbers and of how they are to be read, since a flipped bit in the header can change the shape."""
-    meaning = f"{latents.dtype} {tuple(latents.shape)} ".encode()
-    return blake2b(meaning + latents.reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=16).hexdigest()
+    return (read_tensors(path) or {}).get("latents")

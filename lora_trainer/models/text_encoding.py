@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.models.base_configs import Kind
+from lora_trainer.models.prompt_weights import weighted_fragments
 
 CHUNK_WORDS = 75
 CHUNK_POSITIONS = CHUNK_WORDS + 2
@@ -36,9 +37,10 @@ def words_of(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def token_count(tokenizer: Any, text: str) -> int:
+def token_count(tokenizer: Any, text: str, weighted: bool = False) -> int:
     """How many of `max_token_length` a text needs; what is beyond that, `tokenize` drops."""
-    return len(words_of(tokenizer, text))
+    texts = [fragment.text for fragment in weighted_fragments(text)] if weighted else [text]
+    return sum(len(words_of(tokenizer, each)) for each in texts)
 
 
 def tokenize(tokenizer: Any, text: str, max_token_length: int = CHUNK_WORDS) -> Tensor:
@@ -50,7 +52,28 @@ def tokenize(tokenizer: Any, text: str, max_token_length: int = CHUNK_WORDS) -> 
     Equal to kohya's cutting of one long padded row, except that a "!" (id 0) at the edge of a chunk stays a word also
     where id 0 is the padding.
     """
-    words = words_of(tokenizer, text)[:max_token_length]
+    return _chunks(tokenizer, words_of(tokenizer, text), max_token_length)
+
+
+def tokenize_weighted(tokenizer: Any, text: str, max_token_length: int = CHUNK_WORDS) -> tuple[Tensor, Tensor]:
+    """As `tokenize`, with `(word:1.3)` and the like taken as weights.
+
+    Returns ids and weights, (n, 77) each; BOS, EOS and padding weigh 1. Words never reach over the edge of a weight.
+    """
+    words: list[int] = []
+    weights: list[float] = []
+    for fragment in weighted_fragments(text):
+        found = words_of(tokenizer, fragment.text)
+        words += found
+        weights += [fragment.weight] * len(found)
+    ids = _chunks(tokenizer, words, max_token_length)
+    weights = (weights + [1.0] * max_token_length)[:max_token_length]
+    rows = torch.ones(ids.shape)
+    rows[:, 1:-1] = torch.tensor(weights).view(-1, CHUNK_WORDS)
+    return ids, rows
+
+
+def _chunks(tokenizer: Any, words: list[int], max_token_length: int) -> Tensor:
     starts = range(0, max_token_length, CHUNK_WORDS)
     return torch.tensor([_chunk(tokenizer, words[start : start + CHUNK_WORDS]) for start in starts], dtype=torch.int64)
 
@@ -61,22 +84,31 @@ def _chunk(tokenizer: Any, words: list[int]) -> list[int]:
 
 
 def encode_prompts(
-    kind: Kind, text_encoders: Sequence[nn.Module], token_ids: Sequence[Tensor], clip_skip: int = 1
+    kind: Kind,
+    text_encoders: Sequence[nn.Module],
+    token_ids: Sequence[Tensor],
+    clip_skip: int = 1,
+    token_weights: Sequence[Tensor] | None = None,
 ) -> TextCondition:
     """Encode captions as the checkpoint's family was trained.
 
     `token_ids` holds one (b, n, 77) tensor per encoder. `clip_skip` counts layers from the end, 1 (or 0) being the
     last one; the final layer norm follows. SDXL ignores it: the penultimate layers of both encoders side by side,
     without the norm, and the second encoder's projected EOS of the first chunk.
+
+    `token_weights`, of the same shapes, multiply what comes out at each position; the pooled vector stays, and so does
+    the mean, which some webuis restore afterwards.
     """
+    weights: Sequence[Tensor | None] = token_weights or [None] * len(token_ids)
     if kind == "sdxl":
         parts = [_encode(encoder, ids) for encoder, ids in zip(text_encoders, token_ids, strict=True)]
-        hidden = torch.cat([_join_chunks(part.hidden_states[-SDXL_SKIP], token_ids[0]) for part in parts], dim=-1)
+        layers = [part.hidden_states[-SDXL_SKIP] for part in parts]
+        joined = [_joined(layer, token_ids[0], weight) for layer, weight in zip(layers, weights, strict=True)]
         batch, chunks, _ = token_ids[1].shape
-        return TextCondition(hidden, parts[1].text_embeds.view(batch, chunks, -1)[:, 0])
-    (encoder,), (ids,) = text_encoders, token_ids
+        return TextCondition(torch.cat(joined, dim=-1), parts[1].text_embeds.view(batch, chunks, -1)[:, 0])
+    (encoder,), (ids,), (weight,) = text_encoders, token_ids, weights
     skipped = _encode(encoder, ids).hidden_states[-max(1, clip_skip)]
-    return TextCondition(_join_chunks(_final_layer_norm(encoder)(skipped), ids), None)
+    return TextCondition(_joined(_final_layer_norm(encoder)(skipped), ids, weight), None)
 
 
 def reachable_layers(kind: Kind, text_encoder_index: int, layers: int, clip_skip: int = 1) -> range:
@@ -92,6 +124,14 @@ def reachable_layers(kind: Kind, text_encoder_index: int, layers: int, clip_skip
 def _encode(encoder: nn.Module, ids: Tensor) -> Any:
     # hidden_states: (b n, 77, d) before the first layer and after each layer, the last one still without its norm
     return encoder(ids.flatten(0, 1), output_hidden_states=True)
+
+
+def _joined(hidden: Tensor, ids: Tensor, weights: Tensor | None) -> Tensor:
+    """(b, 75 n + 2, d), each position times its weight, in the number format that it had."""
+    joined = _join_chunks(hidden, ids)
+    if weights is None:
+        return joined
+    return (joined * _join_chunks(weights.flatten(0, 1).unsqueeze(-1), ids)).to(joined.dtype)
 
 
 def _join_chunks(hidden: Tensor, ids: Tensor) -> Tensor:

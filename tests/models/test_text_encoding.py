@@ -11,7 +11,13 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lora_trainer.models.lora_layers import add_lora, freeze_unreachable, lora_layers, lora_targets
-from lora_trainer.models.text_encoding import encode_prompts, reachable_layers, token_count, tokenize
+from lora_trainer.models.text_encoding import (
+    encode_prompts,
+    reachable_layers,
+    token_count,
+    tokenize,
+    tokenize_weighted,
+)
 from lora_trainer.models.tokenizers import clip_tokenizer
 
 SIGNS = "!" + string.ascii_lowercase + ",<|>_"
@@ -214,3 +220,56 @@ def test_exactly_the_reachable_layers_get_gradients(
                 assert (parameter.grad is not None) == inside, path
             if inside:
                 assert layer.lora_B["default"].weight.grad.abs().max() > 0, path
+
+
+def test_weights_stand_beside_their_words() -> None:
+    ids, weights = tokenize_weighted(letters(), "a (b c:1.5) [d]", 75)
+    assert torch.equal(ids, tokenize(letters(), "a b c d"))
+    expected = torch.ones(1, 77)
+    expected[0, 2:5] = torch.tensor([1.5, 1.5, 1 / 1.1])
+    torch.testing.assert_close(weights, expected)
+    assert token_count(letters(), "a (b c:1.5) [d]", weighted=True) == 4
+
+
+def test_weights_of_a_long_text_are_cut_with_it() -> None:
+    text = f"{a_text(74)} (a b:2) {a_text(80)} (c d:3)"
+    ids, weights = tokenize_weighted(letters(), text, 150)
+    assert torch.equal(ids, tokenize(letters(), f"{a_text(74)} a b {a_text(80)} c d", 150))
+    assert weights[0, 75:].tolist() == [2.0, 1.0]  # the last word, the end
+    assert weights[1, :3].tolist() == [1.0, 2.0, 1.0]
+    assert weights.sum() == 2 * 77 + 2
+
+
+def test_a_text_without_brackets_weighs_nothing() -> None:
+    for text in ("", "a b", a_text(200)):
+        ids, weights = tokenize_weighted(letters("!"), text, 150)
+        assert torch.equal(ids, tokenize(letters("!"), text, 150))
+        assert torch.equal(weights, torch.ones(2, 77))
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("max_token_length", [75, 150])
+def test_weights_multiply_what_comes_out(kind: str, max_token_length: int) -> None:
+    encoders = [text_encoder()] if kind == "sd15" else list(sdxl_pair())
+    pads = ["<|endoftext|>", "!"][: len(encoders)]
+    texts = (f"(a:1.5) {a_text(75)} (b:-2)", "c")
+    pairs = [[tokenize_weighted(letters(pad), text, max_token_length) for text in texts] for pad in pads]
+    ids = [torch.stack([row for row, _ in found]) for found in pairs]
+    weights = [torch.stack([row for _, row in found]) for found in pairs]
+
+    plain = encode_prompts(kind, encoders, ids)
+    weighted = encode_prompts(kind, encoders, ids, 1, weights)
+
+    factors = torch.ones(2, max_token_length + 2)
+    factors[0, 1] = 1.5
+    if max_token_length > 75:
+        factors[0, 77] = -2
+    torch.testing.assert_close(weighted.hidden, plain.hidden * factors[..., None])
+    if kind == "sdxl":
+        assert torch.equal(weighted.pooled, plain.pooled)
+
+
+def test_weights_keep_the_number_format() -> None:
+    encoder = text_encoder().to(torch.bfloat16)
+    ids, weights = tokenize_weighted(letters(), "(a:1.5)")
+    assert encode_prompts("sd15", [encoder], [ids[None]], 1, [weights[None]]).hidden.dtype == torch.bfloat16
