@@ -8,16 +8,24 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 STAGED = ".tmp-"  # what a killed process may leave behind; swept by the next save
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part."""
+    with staged_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def staged_file(path: Path) -> Iterator[BinaryIO]:
+    """The same for what is too large to be held: a file to write to, which gets its name when the block ends well."""
     staged = path.with_name(f"{STAGED}{os.getpid()}-{path.name}")
     try:
         with staged.open("wb") as file:
-            file.write(data)
+            yield file
             _sync(file.fileno())
         staged.replace(path)
     except BaseException:
