@@ -89,6 +89,11 @@ class Caches:
         False,
         "Encode every caption once before training. The text encoders cannot be trained then, nor can captions change.",
     )
+    cache_text_encoder_outputs_to_disk: Switch = setting(
+        False,
+        "Keep what sdxl_cache_text_encoder_outputs encodes beside the images for the next run, instead of in memory.",
+        may_change=True,
+    )
     skip_cache_check: Switch = setting(
         False, "Trust the cached files.", effect=no_effect("cached files are always checked"), may_change=True
     )
@@ -100,23 +105,28 @@ class Captions:
 
     caption_extension: Text = setting(
         ".txt",
-        "The ending of caption files; the first line counts. An ending that no file has turns them off, and the "
-        "folder's words are the caption.",
+        "The ending of caption files; the first line counts, or with enable_wildcard each. An ending that no file has "
+        "turns them off, and the folder's words are the caption.",
     )
     shuffle_caption: Switch = setting(
         False, "Cut the caption at commas and put the tags after the first keep_tokens in a new order each time."
     )
-    keep_tokens: Count = setting(0, "How many tags at the front stay where they are when shuffle_caption is on.")
+    caption_separator: Text = setting(",", "What stands between two tags.")
+    keep_tokens: Count = setting(
+        0,
+        "How many tags at the front stay where they are and are never left out, when shuffle_caption, "
+        "caption_tag_dropout_rate or token_warmup_step changes the others.",
+    )
     keep_tokens_separator: Text = setting(
-        "", "A mark in the caption; the tags before it stay where they are.", effect=not_yet()
+        "",
+        "A mark in captions, such as |||, in place of keep_tokens: the tags before the first one are kept, and so are "
+        "those after the second. A caption without the mark goes by keep_tokens.",
     )
     caption_dropout_rate: Share = setting(0.0, "The probability with which an image is trained with an empty caption.")
     caption_dropout_every_n_epochs: Count = setting(
         0, "All captions are empty in every n-th epoch, counted from 1; 0 is never."
     )
-    caption_tag_dropout_rate: Share = setting(
-        0.0, "The probability with which a tag after the first keep_tokens is left out.", effect=not_yet()
-    )
+    caption_tag_dropout_rate: Share = setting(0.0, "The probability with which each tag that is not kept is left out.")
     max_token_length: Annotated[Literal[75, 150, 225], AnyCase()] = setting(
         75,
         "Tokens of a caption that are read, in chunks of 75, each encoded by itself; what is longer is cut off. "
@@ -128,15 +138,32 @@ class Captions:
         "SD 1.x and 2.x: which layer of the text encoder is taken, counted from the last; 1 or 0 is the last, 2 the "
         "one before. SDXL always takes the one before the last.",
     )
-    weighted_captions: Switch = setting(False, "Understand (word:1.3) and [word] as weights.", effect=not_yet())
-    secondary_separator: Text = setting("", "A mark that joins tags into one for shuffling.", effect=not_yet())
-    enable_wildcard: Switch = setting(False, "Understand {a|b} as a choice.", effect=not_yet())
-    caption_prefix: Text = setting("", "Text before every caption.", effect=not_yet())
-    caption_suffix: Text = setting("", "Text after every caption.", effect=not_yet())
-    token_warmup_min: Count = setting(
-        1, "Tags at the start of the run.", effect=no_effect("read beside token_warmup_step only, which is 0")
+    weighted_captions: Switch = setting(
+        False,
+        "Understand (word:1.3), (word) for 1.1 and [word] for 1 / 1.1 as weights of what the text encoders make of the "
+        "words; a bracket that is meant as text is written with a backslash. Previews understand them too.",
     )
-    token_warmup_step: NotNegative = setting(0.0, "Steps until all tags are used.", effect=not_yet())
+    secondary_separator: Text = setting(
+        "",
+        "A mark such as ;;; between tags that are moved and left out as one; the model reads caption_separator there.",
+    )
+    enable_wildcard: Switch = setting(
+        False,
+        "Choose one of the alternatives of {a|b} each time, and one line of a caption file that has several; {{ and }} "
+        "stand for the signs themselves.",
+    )
+    caption_prefix: Text = setting(
+        "", "Text before every caption, with a blank between; its tags count for keep_tokens."
+    )
+    caption_suffix: Text = setting("", "Text after every caption, with a blank between.")
+    token_warmup_min: Count = setting(
+        1, "How many tags, besides the kept ones, are used at the first step of token_warmup_step."
+    )
+    token_warmup_step: NotNegative = setting(
+        0.0,
+        "Steps until all tags of a caption are used; until then only the first of them, more and more. Below 1 it is a "
+        "share of all steps.",
+    )
     no_token_padding: Switch = setting(
         False,
         "Do not fill a caption up to whole chunks.",

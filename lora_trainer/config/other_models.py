@@ -60,8 +60,8 @@ OPTIONS = MappingProxyType(
         ),
         "Lumina": _words(
             """
-            cache_text_encoder_outputs cache_text_encoder_outputs_to_disk gemma2_max_token_length sigmoid_scale
-            system_prompt use_flash_attn use_sage_attn
+            cache_text_encoder_outputs gemma2_max_token_length sigmoid_scale system_prompt use_flash_attn
+            use_sage_attn
             """
         ),
         "HunyuanImage": _words(

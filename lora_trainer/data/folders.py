@@ -30,12 +30,13 @@ class Picture:
     caption: str
 
 
-def read_folders(train_data_dir: Path, caption_extension: str) -> tuple[Picture, ...]:
+def read_folders(train_data_dir: Path, caption_extension: str, all_lines: bool = False) -> tuple[Picture, ...]:
     """The pictures of every `<repeats>_<name>` subfolder, sorted by name.
 
-    A picture's caption is the first line of the file beside it that has the same stem and ``caption_extension``;
-    without such a file it is the folder's name after the first underscore. Folders inside these folders, hidden files,
-    folders with 0 repeats and folders without a number are not read.
+    A picture's caption is the first line of the file beside it that has the same stem and ``caption_extension``, or
+    with ``all_lines`` every line that is not blank, joined by line breaks; without such a file it is the folder's name
+    after the first underscore. Folders inside these folders, hidden files, folders with 0 repeats and folders without a
+    number are not read.
 
     Raises Refusal, which lists all problems of the layout and of the caption files at once.
     """
@@ -55,7 +56,7 @@ def read_folders(train_data_dir: Path, caption_extension: str) -> tuple[Picture,
         files = _picture_files(folder)
         if not files:
             log.warning("%s: no pictures in this folder", folder)
-        captions = _captions(files, caption_extension, tokens, problems)
+        captions = _captions(files, caption_extension, tokens, all_lines, problems)
         for path, caption in captions.items():
             pictures.append(Picture(path, f"{folder.name}/{path.name}", folder.name, repeats, caption))
     if not pictures and not problems:
@@ -107,7 +108,7 @@ def _no_counted_folder(folder: Path, has_pictures: bool) -> str:
     return f"{folder}: the folder is empty; put the pictures in a subfolder like 10_name"
 
 
-def _captions(files: list[Path], extension: str, tokens: str, problems: list[str]) -> dict[Path, str]:
+def _captions(files: list[Path], extension: str, tokens: str, all_lines: bool, problems: list[str]) -> dict[Path, str]:
     """The caption of each picture of one folder; what is wrong with a caption file is added to ``problems``."""
     suffix = extension if extension.startswith(".") else f".{extension}"
     captions = {}
@@ -118,7 +119,7 @@ def _captions(files: list[Path], extension: str, tokens: str, problems: list[str
         if not caption_file.is_file():
             without += 1
             continue
-        problem, captions[path] = _first_line(caption_file)
+        problem, captions[path] = _read_caption(caption_file, all_lines)
         if problem and problem not in problems:
             problems.append(problem)
     if without:
@@ -126,15 +127,16 @@ def _captions(files: list[Path], extension: str, tokens: str, problems: list[str
     return captions
 
 
-def _first_line(path: Path) -> tuple[str, str]:
-    """(problem, first line); one of the two is empty."""
+def _read_caption(path: Path, all_lines: bool) -> tuple[str, str]:
+    """(problem, first line or all lines); one of the two is empty."""
     try:
         text = path.read_bytes().removeprefix(BYTE_ORDER_MARK).decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"byte {error.object[error.start]:#04x} at position {error.start}"
         return f"{path}: the caption is not UTF-8 ({where}); save the file as UTF-8", ""
-    line = next(iter(text.splitlines()), "").strip()
-    if line:
-        return "", line
+    lines = [line.strip() for line in text.splitlines()]
+    caption = "\n".join(filter(None, lines)) if all_lines else next(iter(lines), "")
+    if caption:
+        return "", caption
     place = "the first line of the caption is empty" if text.strip() else "the caption file is empty"
     return f"{path}: {place}; write the caption on line 1, or delete the file to use the folder's name", ""

@@ -2,12 +2,12 @@
 
 Everything random is drawn here, on the CPU, keyed by (seed, step, position in the step's whole batch), so that neither
 the number of loader processes nor the sharing of the batch changes it.
-Letters: b batch, n chunks of a caption, c channels, h w latent pixels.
+Letters: b batch, c channels, h w latent pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from lora_trainer.data.batches import BatchPlan, Share, micro_positions
 from lora_trainer.data.buckets import VAE_STEP_PX, size_condition
-from lora_trainer.data.captions import CaptionSettings, choose_caption
+from lora_trainer.data.captions import CaptionSettings, Moment, choose_caption
 from lora_trainer.data.latent_cache import LatentCache
 from lora_trainer.data.latent_encoding import read_pixels
 from lora_trainer.data.survey import Sample
-from lora_trainer.draws import torch_generator, uniform
+from lora_trainer.draws import draw_key, torch_generator, uniform
 from lora_trainer.losses.noise import multires_noise, offset_direction, offset_noise, perturbed, random_strength
 from lora_trainer.losses.timesteps import uniform_timestep
-from lora_trainer.models.text_encoding import TextCondition, tokenize
+from lora_trainer.trainers.diffusion_text import CaptionTokens
 
 LATENT_CHANNELS = 4
 
@@ -43,29 +43,6 @@ class NoiseSettings:
     max_timestep: int = 1000
 
 
-@dataclass(frozen=True)
-class CaptionTokens:
-    """How a caption becomes numbers: token ids for encoders in the step, or conditions that were encoded before."""
-
-    tokenizers: Sequence[Any]
-    max_token_length: int
-    encoded: Mapping[str, TextCondition] | None = None  # by caption, on the CPU, each for one caption
-
-    def batch(self, captions: Sequence[str]) -> dict[str, Any]:
-        if self.encoded is None:
-            ids = tuple(
-                torch.stack([tokenize(tokenizer, caption, self.max_token_length) for caption in captions])
-                for tokenizer in self.tokenizers
-            )
-            return {"token_ids": ids}  # one (b, n, 77) for each encoder
-        found = [self.encoded[caption] for caption in captions]
-        batch: dict[str, Any] = {"text_hidden": torch.cat([condition.hidden for condition in found])}
-        pooled = [condition.pooled for condition in found if condition.pooled is not None]
-        if pooled:
-            batch["text_pooled"] = torch.cat(pooled)
-        return batch
-
-
 @dataclass
 class DiffusionData:
     """`data(step)` is the list of this process's micro-batches. Pickled into loader processes."""
@@ -79,6 +56,8 @@ class DiffusionData:
     latents: LatentCache | None  # None: the VAE encodes in every step
     latent_scale: float
     flip: bool = False
+    total_steps: int = 0
+    layers_draw: bool = False  # whether the trained layers draw random numbers in a pass
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
         batch = self.plan.batch_of(step)
@@ -94,6 +73,9 @@ class DiffusionData:
         }
         micro |= self.tokens.batch([row["caption"] for row in rows])
         names = [row["name"] for row in rows]
+        if self.layers_draw:
+            first = positions[0] if positions else -1 - self.share.rank
+            micro["layer_seed"] = draw_key(self.plan.seed, step, first, "layers") & 0x7FFF_FFFF_FFFF_FFFF
         return {**micro, "names": names, "weights": weights, "total": len(batch)}
 
     def _sample(self, step: int, position: int, item: int) -> dict[str, Any]:
@@ -101,10 +83,10 @@ class DiffusionData:
         seed = self.plan.seed
         key = (seed, step, position)
         mirrored = self.flip and uniform(*key, "flip") < 0.5
-        epoch = self.plan.epoch_of(step) + 1
+        moment = Moment(self.plan.epoch_of(step) + 1, step, self.total_steps)
         row: dict[str, Any] = {
             "name": sample.name,
-            "caption": choose_caption(sample.caption, self.captions, epoch, *key),
+            "caption": choose_caption(sample.caption, self.captions, moment, *key),
             "timestep": torch.tensor(
                 uniform_timestep(self.noise.min_timestep, self.noise.max_timestep, *key, "timestep")
             ),

@@ -27,6 +27,8 @@ class DiffusionModel(nn.Module):
 
     def forward(self, noisy: Tensor, batch: dict[str, Any]) -> Tensor:
         """(b, c, h, w) the prediction for the noisy latents of a micro-batch."""
+        if "layer_seed" in batch:  # dropout takes PyTorch's own generators; checkpointing saves and restores them
+            torch.manual_seed(batch["layer_seed"])
         condition = self.condition(batch)
         hidden = condition.hidden.to(noisy.device)
         extra = None
@@ -40,4 +42,5 @@ class DiffusionModel(nn.Module):
             return TextCondition(batch["text_hidden"], batch.get("text_pooled"))
         trained = any(weight.requires_grad for weight in self.text_encoders.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            return encode_prompts(self.kind, list(self.text_encoders), batch["token_ids"], self.clip_skip)
+            ids, weights = batch["token_ids"], batch.get("token_weights")
+            return encode_prompts(self.kind, list(self.text_encoders), ids, self.clip_skip, weights)

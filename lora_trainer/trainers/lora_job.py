@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.reader import Loaded
 from lora_trainer.data.batches import BatchPlan
 from lora_trainer.data.buckets import BucketSettings
-from lora_trainer.data.folders import read_folders
+from lora_trainer.data.captions import CaptionSettings
+from lora_trainer.data.folders import Picture, read_folders
 from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize, survey
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.errors import Refusal
@@ -61,6 +62,10 @@ class LoraJob(Job):
         return Cadence(by_epoch, 0 if by_epoch else self.preset.sample_every_n_steps) if self.prompts else NEVER
 
     @property
+    def previews_first(self) -> bool:
+        return self.preset.sample_at_first
+
+    @property
     def workers(self) -> int:
         return min(self.preset.max_data_loader_n_workers, os.cpu_count() or 1)
 
@@ -101,7 +106,7 @@ def check_lora(loaded: Loaded) -> None:
     problems: list[str] = []
     _found(lambda: _base(preset), problems)
     _found(lambda: read_prompts(preset.sample_prompts, 0), problems)
-    _found(lambda: read_folders(Path(preset.train_data_dir), preset.caption_extension), problems)
+    _found(lambda: _pictures(preset), problems)
     if problems:
         raise Refusal(*problems)
 
@@ -122,8 +127,16 @@ def _base(preset: LoraPreset) -> Checkpoint:
     return check_agreement(checkpoint, sdxl=preset.sdxl, v2=preset.v2, v_parameterization=preset.v_parameterization)
 
 
+def caption_settings(preset: LoraPreset) -> CaptionSettings:
+    return CaptionSettings(**{each.name: getattr(preset, each.name) for each in fields(CaptionSettings)})
+
+
+def _pictures(preset: LoraPreset) -> tuple[Picture, ...]:
+    return read_folders(Path(preset.train_data_dir), preset.caption_extension, preset.enable_wildcard)
+
+
 def _samples(preset: LoraPreset) -> tuple[Sample, ...]:
-    return survey(read_folders(Path(preset.train_data_dir), preset.caption_extension), bucket_settings(preset))
+    return survey(_pictures(preset), bucket_settings(preset))
 
 
 def _found(look: Callable[[], Any], problems: list[str]) -> Any:

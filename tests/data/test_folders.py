@@ -117,3 +117,12 @@ def test_wrong_places_are_told_apart(tmp_path: Path) -> None:
     assert "no subfolder named like 10_name" in refusal(tmp_path / "other")[0]
     (tmp_path / "bare" / "1_a").mkdir(parents=True)
     assert "none of its 1 numbered folders holds a picture (png, jpg" in refusal(tmp_path / "bare")[0]
+
+
+def test_all_lines_of_a_caption_file_when_asked_for(tmp_path: Path) -> None:
+    touch(tmp_path / "1_a" / "p.png")
+    touch(tmp_path / "1_a" / "p.txt", b"\xef\xbb\xbf\r\n one, two \r\n\r\nthree\n")
+    assert [p.caption for p in read_folders(tmp_path, ".txt", all_lines=True)] == ["one, two\nthree"]
+    touch(tmp_path / "1_a" / "p.txt", b" \n\n")
+    with pytest.raises(Refusal, match="the caption file is empty"):
+        read_folders(tmp_path, ".txt", all_lines=True)
