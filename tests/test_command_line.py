@@ -93,8 +93,8 @@ def other_kind(preset: Path, photos: Path) -> str:
 
 
 def wrong_prompt(preset: Path, photos: Path) -> str:
-    edited(preset, '"seed": 7', '"seed": 7, "sample_every_n_epochs": 1, "sample_prompts": "a cat --w 100"')
-    return "sample_prompts: line 1: --w 100"
+    edited(preset, '"seed": 7', '"seed": 7, "sample_every_n_epochs": 1, "sample_prompts": "a cat --w wide"')
+    return "sample_prompts: line 1: --w wide"
 
 
 MISTAKES = [

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import SecretStr
 
-from lora_trainer.config.kinds import AnyCase, Count, FileName, NotNegative, PathText, Positive, Secret, Seed, Text
+from lora_trainer.config.kinds import (
+    AnyCase,
+    Count,
+    FileName,
+    NotNegative,
+    PathText,
+    Positive,
+    Secret,
+    Seed,
+    Switch,
+    Text,
+)
 from lora_trainer.config.setting import setting
 
 
@@ -59,6 +70,21 @@ class Logging:
         may_change=True,
     )
     wandb_run_name: Text = setting("", "The name of the run in the tracker; without it, output_name.", may_change=True)
+    log_tracker_name: Text = setting(
+        "",
+        "The project in wandb and swanlab, lora_trainer without it; in TensorBoard a folder around the run's.",
+        may_change=True,
+    )
+    log_tracker_config: PathText = setting(
+        "",
+        "A TOML file of options for the trackers, in tables of their names: [wandb] with entity, tags, mode and so on.",
+        may_change=True,
+    )
+    log_config: Switch = setting(
+        False,
+        "Record the preset in the tracker, without secrets and with the last part of each path.",
+        may_change=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

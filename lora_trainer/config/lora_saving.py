@@ -11,7 +11,6 @@ from lora_trainer.config.kinds import AnyCase, Count, PathText, Secret, Switch, 
 from lora_trainer.config.setting import no_effect, not_yet, setting
 
 NO_UPLOAD = "nothing is uploaded"
-TRACKERS = "trackers are set up by log_with, logging_dir and wandb_run_name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +85,13 @@ class Samples:
 
     sample_prompts: Text = setting(
         "",
-        "One prompt per line, or the path of a .txt file of them; a line that begins with # is skipped. Options "
-        "follow the prompt: --n what to avoid, --w --h pixels, --d seed, --s steps, --l guidance.",
+        "One prompt per line, or the path of a .txt, .json or .toml file of them; a line that begins with # is "
+        "skipped. Options follow the prompt: --n what to avoid, --w --h pixels, --d seed, --s steps, --l guidance, "
+        "--ss sampler.",
         may_change=True,
+    )
+    sample_at_first: Switch = setting(
+        True, "Draw the previews before the first step too, to compare with.", may_change=True
     )
     sample_every_n_epochs: Count = setting(
         0, "Epochs between previews; 0 is never. It comes before sample_every_n_steps.", may_change=True
@@ -105,17 +108,8 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Bookkeeping:
-    """What the GUI writes about itself and its trackers."""
+    """What the GUI writes about itself."""
 
     save_as_bool: Switch = setting(
         False, "The GUI's save dialogue.", may_change=True, effect=no_effect("only the GUI's save dialogue")
-    )
-    log_config: Switch = setting(
-        False, "Record the preset in the tracker.", may_change=True, effect=no_effect(TRACKERS)
-    )
-    log_tracker_name: Text = setting(
-        "", "The name of the tracker's project.", may_change=True, effect=no_effect(TRACKERS)
-    )
-    log_tracker_config: PathText = setting(
-        "", "A TOML file for the tracker.", may_change=True, effect=no_effect(TRACKERS)
     )

@@ -13,9 +13,11 @@ from lora_trainer.config.super_resolution_degradation import (
     LastDegradation,
     SecondDegradation,
 )  # fmt: skip
+from lora_trainer.config.tracker_rules import trackers
 
 Preset = SuperResolutionPreset
 AUGMENTATIONS = ("none", "mixup", "cutmix", "resizemix", "cutblur", "downup", "up")
+
 OWN_SWITCHES = {"high_order_degradation", "dataroot_lq_prob"}
 
 
@@ -145,4 +147,5 @@ def formats(preset: Preset) -> Iterator[Finding]:
 
 SUPER_RESOLUTION_RULES: tuple[Rule, ...] = (
     sizes, weights, adversary, degradations, pictures, measuring, averages, formats,
+    trackers,
 )  # fmt: skip

@@ -99,6 +99,7 @@ def _choose_tracker(flat: dict[str, Entry]) -> None:
     flat.pop("wandb_resume_id", None)
     if project is not None and not project.is_blank:
         flat.setdefault("log_with", replace(project, key="log_with", value="wandb"))
+        flat.setdefault("log_tracker_name", replace(project, key="log_tracker_name"))
     elif tensorboard is not None and tensorboard.value is False:
         flat.setdefault("log_with", replace(tensorboard, key="log_with", value="none"))
 

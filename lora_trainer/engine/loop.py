@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.run_state import RunState
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError, Stepper
+from lora_trainer.engine.trackers import Trackers
 from lora_trainer.engine.validation import BestValues, Validation
 from lora_trainer.errors import Refusal
 
@@ -51,9 +52,10 @@ class RunSettings:
     checkpoint_minutes: float
     log_every: int
     workers: int
-    track: Callable[[Mapping[str, float], int], None]
+    track: Trackers
     seed: int
     continue_command: str
+    preview_first: bool = True  # before the first step too
 
 
 class Loop:
@@ -86,7 +88,7 @@ class Loop:
         )
         try:
             with run_display(self.length.total_steps, start, self.processes.is_main) as display:
-                if start == 0:
+                if start == 0 and self.settings.preview_first:
                     self._preview(0)
                 self.speed = Speed()
                 for step, micros in enumerate(batches, start):
@@ -146,7 +148,7 @@ class Loop:
         self._running = f"lr {shown}  {speed:.2f} images/s  {memory:.1f} GiB"
         if self.processes.is_main:
             self.settings.folder.append_metrics(row)
-            self.settings.track({name: value for name, value in row.items() if name != "step"}, done)
+            self.settings.track.log({name: value for name, value in row.items() if name != "step"}, done)
 
     # -- what happens between steps ---------------------------------------------------------------------------------
 
@@ -200,9 +202,10 @@ class Loop:
             label = f"e{self.length.epoch(done):06d}" if by_epoch else f"{done:06d}"
             try:
                 with settled(self.trainer.phases):
-                    paths = self.trainer.preview(self.settings.folder.samples, label, done)
-                for path in paths:
-                    log.info("sample %s", path)
+                    pictures = self.trainer.preview(self.settings.folder.samples, label, done)
+                for picture in pictures:
+                    log.info("sample %s", picture.path)
+                self.settings.track.log_pictures(pictures, done)
             except (OSError, torch.OutOfMemoryError) as error:  # no reason to lose a night's training
                 log.warning("no preview at step %d: %s", done, error)
         self.processes.barrier()
@@ -217,7 +220,7 @@ class Loop:
             log.info("validation at step %d: %s", done, self.best.spoken(values))
             row = {f"val/{name}": value for name, value in values.items()}
             self.settings.folder.append_metrics({"step": done, **row})
-            self.settings.track(row, done)
+            self.settings.track.log(row, done)
             improved = self.settings.validation.best_by in names
         self.processes.barrier()
         if self.processes.any(improved):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from lora_trainer.engine.optimizers import is_trained
 from lora_trainer.engine.schedules import Schedule
 
 Batch = dict[str, Any]  # tensors with the samples first, "names" (b strings) and "weights" (b,): 0 for a filler
@@ -35,6 +36,8 @@ class Phase:
     The loss gets the phase's own module as the first argument (under DDP when there are several processes) and must
     reach every weight of it; other networks are called bare. It may leave what later phases need in the batch. `due`
     says in which steps the phase takes part, and must not depend on anything that a resumed run does not know.
+    `leaves_weights_out` is for modules of which a pass may not reach every weight: DDP then looks for them, which costs
+    time.
     """
 
     name: str
@@ -45,17 +48,29 @@ class Phase:
     schedule: Schedule
     max_grad_norm: float = 0.0  # 0: no clipping
     due: Callable[[int], bool] = always
+    leaves_weights_out: bool = False
 
     @contextlib.contextmanager
-    def collecting_gradients(self) -> Iterator[None]:
-        """Within, the phase's weights require gradients; outside, they are frozen for the other phases."""
-        for weight in self.weights.values():
-            weight.requires_grad_(True)
+    def collecting_gradients(self, step: int) -> Iterator[None]:
+        """Within, the weights that are trained in this optimizer step require gradients; outside, they are frozen for
+        the other phases."""
+        for group in self.optimizer.param_groups:
+            for weight in group["params"]:
+                weight.requires_grad_(is_trained(group, step))
         try:
             yield
         finally:
             for weight in self.weights.values():
                 weight.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class DrawnPicture:
+    """A file that a trainer drew. Its name, under which the trackers show it, is the same over time."""
+
+    name: str
+    path: Path
+    caption: str = ""
 
 
 class Stateful(Protocol):
@@ -106,8 +121,8 @@ class Trainer(Protocol):
         """Write the result as `stem` with the format's ending, atomically; called in the main process."""
         ...
 
-    def preview(self, folder: Path, label: str, done: int) -> Sequence[Path]:
-        """Draw the samples into the folder; called in the main process."""
+    def preview(self, folder: Path, label: str, done: int) -> Sequence[DrawnPicture]:
+        """Draw the samples into the folder, or give what validation left there; called in the main process."""
         ...
 
     def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:

@@ -49,6 +49,11 @@ class Job:
         return NEVER
 
     @property
+    def previews_first(self) -> bool:
+        """Whether they are drawn before the first step too."""
+        return False
+
+    @property
     def validation(self) -> Validation:
         return NO_VALIDATION
 

@@ -6,7 +6,7 @@ import errno
 import logging
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lora_trainer.engine.resume import AlreadyFinished, find_start
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.signals import StopRequest
 from lora_trainer.engine.step import NonFiniteError
-from lora_trainer.engine.trackers import open_trackers, tracker_names
+from lora_trainer.engine.trackers import NO_TRACKERS, Trackers, check_trackers, log_folder, open_trackers
 from lora_trainer.errors import Refusal
 from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.starts import STARTS
@@ -83,7 +83,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     preset = loaded.preset
     start = STARTS[preset.trainer]
     folder = RunFolder(Path(preset.output_dir), preset.output_name)
-    tracker_names(preset.log_with)  # a missing package is refused before anything is loaded
+    check_trackers(preset)
     _say(loaded)
     job: Job = _from_main(
         processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart))
@@ -95,12 +95,12 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     if dry:
         trainer = start.call("build", job, processes, precision, True)
         dry_run(
-            trainer, start.call("plan", trainer), _settings(loaded, job, folder, _no_tracking), processes, precision
+            trainer, start.call("plan", trainer), _settings(loaded, job, folder, NO_TRACKERS), processes, precision
         )
         return
     found = _from_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart))
-    trainer = start.call("build", job, processes, precision, False)
     with open_trackers(preset, folder, processes, found.step if found else 0) as track:
+        trainer = start.call("build", job, processes, precision, False)
         loop = Loop(trainer, _settings(loaded, job, folder, track), processes, precision, stop)
         result = loop.run(found)
     if processes.is_main:
@@ -133,9 +133,7 @@ def _seed(preset: CommonPreset, folder: RunFolder, restart: bool) -> int:
     return int(known) if known else secrets.randbelow(2**31 - 1) + 1
 
 
-def _settings(
-    loaded: Loaded, job: Job, folder: RunFolder, track: Callable[[Mapping[str, float], int], None]
-) -> RunSettings:
+def _settings(loaded: Loaded, job: Job, folder: RunFolder, track: Trackers) -> RunSettings:
     preset = loaded.preset
     return RunSettings(
         folder=folder,
@@ -143,6 +141,7 @@ def _settings(
         save=job.saves,
         keep_last=job.keep_last,
         preview=job.previews,
+        preview_first=job.previews_first,
         validation=job.validation,
         checkpoint=Cadence(preset.checkpoint_every_n_epochs, preset.checkpoint_every_n_steps),
         checkpoint_minutes=preset.checkpoint_every_n_minutes,
@@ -152,10 +151,6 @@ def _settings(
         seed=job.seed,
         continue_command=_command(),
     )
-
-
-def _no_tracking(row: Mapping[str, float], step: int) -> None:
-    """For a dry run."""
 
 
 def _command() -> str:
@@ -182,7 +177,3 @@ def _say_where(result: Path | None, folder: RunFolder, preset: CommonPreset) -> 
     if folder.samples.is_dir():
         log.info("previews: %s", folder.samples)
     log.info("losses: %s; TensorBoard: tensorboard --logdir %s", folder.metrics_file, log_folder(preset, folder))
-
-
-def log_folder(preset: CommonPreset, folder: RunFolder) -> Path:
-    return Path(preset.logging_dir) if preset.logging_dir else folder.path / "logs"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import diffusers
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from lora_trainer.draws import torch_generator
 from lora_trainer.losses.noise_schedule import BETA_END, BETA_START, TIMESTEPS
 from lora_trainer.models.base_configs import Kind
-from lora_trainer.models.text_encoding import encode_prompts, token_count, tokenize
+from lora_trainer.models.text_encoding import CHUNK_WORDS, encode_prompts, token_count
+from lora_trainer.trainers.diffusion_text import CaptionTokens
 from lora_trainer.trainers.sample_prompts import SamplePrompt
 
 # sample_sampler -> diffusers' scheduler and its options
@@ -41,6 +42,11 @@ K_DIFFUSION_NAMES = {f"k_{name}": name for name in ("lms", "euler", "euler_a", "
 WITH_RESCALED_BETAS = ("ddim", "euler", "euler_a", "dpmsolver", "dpmsolver++")
 
 
+def canonical(name: str) -> str:
+    """The name of the sampler itself, where it has another one from k-diffusion."""
+    return K_DIFFUSION_NAMES.get(name, name)
+
+
 @dataclass(frozen=True)
 class Sampler:
     """How previews are drawn: sd-scripts' name of the sampler, and what the model predicts."""
@@ -50,7 +56,7 @@ class Sampler:
     zero_terminal_snr: bool
 
     def scheduler(self) -> Any:
-        name = K_DIFFUSION_NAMES.get(self.name, self.name)
+        name = canonical(self.name)
         scheduler, options = SAMPLERS[name]
         facts: dict[str, Any] = {
             "beta_start": BETA_START,
@@ -75,10 +81,13 @@ class Drawing:
     tokenizers: Sequence[Any]
     clip_skip: int
     sampler: Sampler
+    weighted: bool = False  # whether prompts hold weights, as captions do with weighted_captions
 
     @torch.no_grad()
     def draw(self, prompt: SamplePrompt) -> Image.Image:
-        with evaluating(self.unet, self.vae, *self.text_encoders):
+        """The picture of a prompt; the models and the global random generators are left as they were."""
+        cuda = [self.unet.device] if self.unet.device.type == "cuda" else []
+        with evaluating(self.unet, self.vae, *self.text_encoders), torch.random.fork_rng(cuda):
             latents = self._denoise(prompt)
             scaled = latents / self.vae.config.scaling_factor
             with torch.autocast(self.vae.device.type, enabled=False):
@@ -89,7 +98,8 @@ class Drawing:
     def _denoise(self, prompt: SamplePrompt) -> Tensor:
         """(1, 4, h, w) the latents after all steps. Noise comes from the CPU, so it is the same on every device."""
         device, dtype = self.unet.device, self.unet.dtype
-        scheduler = self.sampler.scheduler()
+        sampler = replace(self.sampler, name=prompt.sampler) if prompt.sampler else self.sampler
+        scheduler = sampler.scheduler()
         scheduler.set_timesteps(prompt.steps)
         generator = torch_generator(prompt.seed, "preview")
         shape = (1, self.unet.config.in_channels, prompt.height_px // 8, prompt.width_px // 8)
@@ -119,21 +129,19 @@ class Drawing:
     def _condition(self, texts: Sequence[str]) -> Any:
         device = self.text_encoders[0].device
         chunks = max(self._chunks(text) for text in texts)
-        ids = [
-            torch.stack([tokenize(tokenizer, text, 75 * chunks) for text in texts]).to(device)
-            for tokenizer in self.tokenizers
-        ]
+        batch = CaptionTokens(self.tokenizers, CHUNK_WORDS * chunks, self.weighted).batch(texts)
+        ids, weights = ([each.to(device) for each in batch.get(key, ())] for key in ("token_ids", "token_weights"))
         dtype = self.unet.dtype
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            condition = encode_prompts(self.kind, list(self.text_encoders), ids, self.clip_skip)
+            condition = encode_prompts(self.kind, list(self.text_encoders), ids, self.clip_skip, weights or None)
         pooled = condition.pooled
         unet_device = self.unet.device
         return type(condition)(condition.hidden.to(unet_device), None if pooled is None else pooled.to(unet_device))
 
     def _chunks(self, text: str) -> int:
         """As many chunks of 75 as the longest tokenizer's count of it asks for, three at most."""
-        words = max(token_count(tokenizer, text) for tokenizer in self.tokenizers)
-        return min(3, max(1, -(-words // 75)))
+        words = max(token_count(tokenizer, text, self.weighted) for tokenizer in self.tokenizers)
+        return min(3, max(1, -(-words // CHUNK_WORDS)))
 
 
 def _noise_source(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
@@ -143,12 +151,15 @@ def _noise_source(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """In evaluation mode, and afterwards as they were."""
-    before = [model.training for model in models]
+    """In evaluation mode, and afterwards each part of them as it was."""
+    before = [(part, part.training) for model in models for part in model.modules()]
+    modes = [model.training for model in models]
     for model in models:
         model.eval()
     try:
         yield
     finally:
-        for model, training in zip(models, before, strict=True):
+        for model, training in zip(models, modes, strict=True):
             model.train(training)
+        for part, training in before:
+            part.training = training

@@ -21,7 +21,7 @@ from lora_trainer.data.resize import downscale_lq
 from lora_trainer.draws import draw_key, uniform
 from lora_trainer.engine.ema import Ema
 from lora_trainer.engine.optimizers import Group, make_optimizer
-from lora_trainer.engine.phase import Batch, Phase, Stateful
+from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.schedules import Schedule, torch_schedule
@@ -34,7 +34,7 @@ from lora_trainer.models.sr_pretrain import load_pretrain
 from lora_trainer.trainers.super_resolution_checks import degradation_settings
 from lora_trainer.trainers.super_resolution_job import SuperResolutionJob
 from lora_trainer.trainers.super_resolution_objective import AdaptiveAdversary, Gan, Objective, build_losses
-from lora_trainer.trainers.super_resolution_validation import Validator, averaged, evaluating
+from lora_trainer.trainers.super_resolution_validation import SHEET, SHOTS, Validator, averaged, evaluating
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,10 @@ class SuperResolutionTrainer:
             self._export_discriminator(stem.with_name(f"{stem.name}_net_d.safetensors"))
         return path
 
-    def preview(self, folder: Path, label: str, done: int) -> Sequence[Path]:
-        return ()
+    def preview(self, folder: Path, label: str, done: int) -> Sequence[DrawnPicture]:
+        """Nothing is drawn anew: the sheet of a validation after the same step."""
+        sheet = folder / SHEET
+        return (DrawnPicture("validation/over_time", sheet),) if any(folder.glob(f"{SHOTS}/*_{done:08d}.png")) else ()
 
     def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
         if self.validator is None:

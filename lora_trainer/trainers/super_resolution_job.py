@@ -14,7 +14,7 @@ from lora_trainer.data.batches import BatchPlan, Share
 from lora_trainer.data.pair_crops import PairCrops
 from lora_trainer.data.pair_store import open_store
 from lora_trainer.data.pairs import PairSet, PairSettings, pairs_fingerprint, survey_pairs
-from lora_trainer.engine.cadence import Cadence
+from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 from lora_trainer.models.sr_networks import overflows_in_fp16
@@ -78,6 +78,11 @@ class SuperResolutionJob(Job):
             return NO_VALIDATION
         metrics = preset.metrics if preset.metrics_enabled else ()
         return Validation(Cadence(every_n_steps=preset.val_freq), directions(metrics), preset.save_best)
+
+    @property
+    def previews(self) -> Cadence:
+        """The sheet over time that validation leaves."""
+        return self.validation.cadence if self.preset.val_crop_px else NEVER
 
     @property
     def workers(self) -> int:

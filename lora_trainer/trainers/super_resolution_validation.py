@@ -24,6 +24,8 @@ from lora_trainer.trainers.super_resolution_job import SuperResolutionJob
 from lora_trainer.trainers.super_resolution_metrics import Measure, make_measures
 from lora_trainer.trainers.super_resolution_sheet import Crop, draw_sheet
 
+SHEET, SHOTS = "over_time.png", "over_time"  # the sheet of the crops, and their folder, among the samples
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -72,7 +74,7 @@ class Validator:
             if self.preset.val_crop_px:
                 crops.append(self._crop(folder, stem, picture, result, done))
         if crops:
-            draw_sheet(folder / "over_time.png", crops)
+            draw_sheet(folder / SHEET, crops)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def _upscaled(self, network: SrNetwork, lq: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ class Validator:
         def middle(image: Tensor) -> Tensor:
             return image[..., top : top + side, left : left + side]
 
-        shots = folder / "over_time"
+        shots = folder / SHOTS
         save_picture(shots / f"{stem}_{done:08d}.png", middle(result))
         plain = bicubic(picture.lq, (height, width)).clamp(0, 1)
         before = sorted(file for file in shots.glob(f"{stem}_*.png") if file.stem.removeprefix(f"{stem}_").isdigit())

@@ -21,13 +21,14 @@ from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.checkpoints import CheckpointFolder
 from lora_trainer.engine.loop import Loop, RunSettings
 from lora_trainer.engine.optimizers import Group, make_optimizer
-from lora_trainer.engine.phase import Batch, Losses, Phase
+from lora_trainer.engine.phase import Batch, DrawnPicture, Losses, Phase
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import find_start
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError
+from lora_trainer.engine.trackers import NO_TRACKERS
 from lora_trainer.engine.validation import NO_VALIDATION
 from lora_trainer.errors import Refusal
 
@@ -106,7 +107,7 @@ class Pair:
         atomic.write_text(path, json.dumps(self.numbers()))
         return path
 
-    def preview(self, folder: Path, label: str, done: int) -> Sequence[Path]:
+    def preview(self, folder: Path, label: str, done: int) -> Sequence[DrawnPicture]:
         return ()
 
     def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
@@ -122,7 +123,7 @@ def train(trainer: Pair, processes: Processes, out: Path, name: str, stop: StopR
     settings = RunSettings(
         folder=folder, fingerprint={}, save=NEVER, preview=NEVER, keep_last=0, validation=NO_VALIDATION,
         checkpoint=Cadence(every_n_steps=4),
-        checkpoint_minutes=0, log_every=1, workers=0, track=lambda row, step: None, seed=1, continue_command="again",
+        checkpoint_minutes=0, log_every=1, workers=0, track=NO_TRACKERS, seed=1, continue_command="again",
     )  # fmt: skip
     found = processes.from_main(find_start(folder, {}, trainer.total_steps, False) if processes.is_main else None)
     try:

@@ -26,6 +26,7 @@ from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.schedules import Curve, make_schedule
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError
+from lora_trainer.engine.trackers import NO_TRACKERS, Trackers
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 
@@ -97,6 +98,16 @@ class Small:
         return ()
 
 
+@dataclass
+class Recorder:
+    """What accelerate calls a tracker."""
+
+    steps: list[int] = field(default_factory=list)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.steps.append(step)
+
+
 def loss(module: nn.Module, batch: Batch) -> Losses:
     return Losses((module(batch["inputs"]) - batch["inputs"][:, :2]).square().mean(1))
 
@@ -124,7 +135,7 @@ def settings(out: Path, **changes: Any) -> RunSettings:
         "checkpoint_minutes": 0,
         "log_every": 2,
         "workers": 0,
-        "track": lambda row, step: None,
+        "track": NO_TRACKERS,
         "seed": 5,
         "continue_command": "accelerate launch -m lora_trainer --preset mine.json",
         **changes,
@@ -148,14 +159,14 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_logs_saves_and_cleans_up(tmp_path: Path) -> None:
-    tracked: list[int] = []
+    tracker = Recorder()
     trainer = small()
     result = run(
         trainer,
         tmp_path,
         save=Cadence(1, 5),
         preview=Cadence(every_n_epochs=2),
-        track=lambda row, step: tracked.append(step),
+        track=Trackers([tracker]),
     )
     assert result == tmp_path / "run.bin"
     assert sorted(path.name for path in tmp_path.glob("*.bin")) == [
@@ -163,7 +174,7 @@ def test_a_run_logs_saves_and_cleans_up(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert trainer.previews == ["000000", "e000002", "000012"]
     assert [(row["step"], row["epoch"]) for row in rows(tmp_path)] == [(2, 1), (4, 1), (6, 2), (8, 2), (10, 3), (12, 3)]
-    assert tracked == [2, 4, 6, 8, 10, 12]
+    assert tracker.steps == [2, 4, 6, 8, 10, 12]
     assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
     assert rows(tmp_path)[0]["lr/layer"] == 0.05
     assert (status(tmp_path)["state"], status(tmp_path)["step"]) == ("finished", 12)

@@ -1,0 +1,34 @@
+"""The values of a preset that may be shown to others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath, PureWindowsPath
+
+from lora_trainer.config.common import CommonPreset
+from lora_trainer.config.kinds import Paths, PathText, as_json, is_secret
+from lora_trainer.config.setting import keys_of
+
+SECRET_WORD = re.compile(r"([-_](?:key|token)[\s=:]+)\S+", re.IGNORECASE)
+PATH_WORD = re.compile(r"\S+\.(?:txt|json|toml)", re.IGNORECASE)
+
+
+def public_values(preset: CommonPreset) -> dict[str, object]:
+    """By key, ready for JSON: without secrets, of a path only its last part, and without what has no effect."""
+    values: dict[str, object] = {}
+    for key in keys_of(type(preset)).values():
+        value = as_json(getattr(preset, key.field))
+        if is_secret(key.annotation) or key.effect.kind != "real":
+            continue
+        if key.annotation == PathText or (isinstance(value, str) and PATH_WORD.fullmatch(value.strip())):
+            value = _last_part(str(value))
+        elif key.annotation == Paths and isinstance(value, list):
+            value = [_last_part(str(item)) for item in value]
+        elif isinstance(value, str):
+            value = SECRET_WORD.sub(r"\1***", value)
+        values[key.name] = value
+    return values
+
+
+def _last_part(path: str) -> str:
+    return PureWindowsPath(PurePosixPath(path.strip()).name).name
