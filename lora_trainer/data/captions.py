@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from lora_trainer.data.survey import Sample
 from lora_trainer.draws import python_random, uniform
+from lora_trainer.errors import Refusal
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 
@@ -98,9 +99,14 @@ def unvaried_captions(caption: str, settings: CaptionSettings) -> tuple[str, ...
 
 
 def constant_captions(caption: str, settings: CaptionSettings) -> tuple[str, ...]:
-    """All forms of a caption where the settings do not vary it: itself, and the empty one where it may be dropped."""
+    """All forms of a caption where the settings do not vary it: itself, and the empty one where it may be dropped.
+
+    Raises Refusal where they do.
+    """
     if settings.varies:
-        raise ValueError("these settings change captions from use to use")
+        keys = ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step", "enable_wildcard")
+        given = " and ".join(key for key in keys if getattr(settings, key))
+        raise Refusal(f"captions that are encoded once cannot change from use to use; turn {given} off, or the cache")
     drops = settings.caption_dropout_rate > 0 or settings.caption_dropout_every_n_epochs > 0
     return (*unvaried_captions(caption, settings), *([""] if drops else []))
 
