@@ -5,11 +5,11 @@ from __future__ import annotations
 import textwrap
 
 from lora_trainer.config import other_models
-from lora_trainer.config.problems import did_you_mean, shown
+from lora_trainer.config.problems import shown
 from lora_trainer.config.schema import default_as_written
 from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.config.trainers import TRAINERS, trainer_named
-from lora_trainer.errors import Refusal
+from lora_trainer.errors import Refusal, did_you_mean
 
 WIDTH = 100
 

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_trainer.config.problems import PresetError, did_you_mean, shown
+from lora_trainer.config.problems import PresetError, shown
+from lora_trainer.errors import did_you_mean
 
 LARGEST_BYTES = 4 * 2**20  # a preset is a page of text; a checkpoint given by mistake is not read into memory
 DEEPEST = 64

@@ -21,6 +21,7 @@ LARGEST_SIDE_PX = 16384
 _WHOLE = re.compile(r"\s*([+-]?\d{1,18})(?:\.0*)?\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _SIZE = re.compile(r"\s*(\d{1,5})\s*(?:,\s*(\d{1,5})\s*)?", re.ASCII)
+_CLASS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NO_FILE_NAME = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.IGNORECASE)
 
@@ -57,15 +58,22 @@ class Component:
 
 @dataclass(frozen=True)
 class AnyCase:
-    """Placed beside a Literal: upper and lower case do not matter, and "75" stands for 75."""
+    """Placed beside a Literal: upper and lower case do not matter, and "75" stands for 75.
+
+    With `or_class` the dotted path of any Python class is legal too.
+    """
+
+    or_class: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         by_folded = {str(choice).casefold(): choice for choice in get_args(source)}
 
-        def read(value: object) -> object:
-            return value if isinstance(value, bool) else by_folded.get(_plain(value).casefold(), value)
+        def read(value: object, choose: Callable[[object], object]) -> object:
+            if self.or_class and isinstance(value, str) and _CLASS.fullmatch(value.strip()):
+                return value.strip()
+            return choose(value if isinstance(value, bool) else by_folded.get(_plain(value).casefold(), value))
 
-        return core_schema.no_info_before_validator_function(read, handler(source))
+        return core_schema.no_info_wrap_validator_function(read, handler(source))
 
 
 def _plain(value: object) -> str:
@@ -277,7 +285,8 @@ NotNegative = Annotated[Number, Ge(0)]
 def legal(annotation: Any) -> str:
     """What a value of this kind may be, as the end of a sentence: "a number from 0 to 1"."""
     if names := choices(annotation):
-        return one_of(names)
+        by_path = AnyCase(or_class=True) in _traits(annotation)
+        return one_of(names) + (", or the dotted path of a class" if by_path else "")
     bounds = {type(trait): trait for trait in _traits(annotation)}
     words = [next(trait.noun for trait in bounds.values() if isinstance(trait, Reads))]
     if MultipleOf in bounds:
@@ -291,7 +300,8 @@ def legal(annotation: Any) -> str:
 
 def choices(annotation: Any) -> tuple[str | int, ...]:
     """The values of a Literal; empty for every other kind."""
-    return get_args(get_args(annotation)[0]) if AnyCase() in _traits(annotation) else ()
+    listed = any(isinstance(trait, AnyCase) for trait in _traits(annotation))
+    return get_args(get_args(annotation)[0]) if listed else ()
 
 
 def as_json(value: object) -> object:
@@ -317,7 +327,9 @@ def value_schema(annotation: Any) -> dict[str, object]:
     """The JSON Schema of a value, the GUI's texts for numbers and empty texts for "unset" included."""
     if names := choices(annotation):
         as_text = [str(name) for name in names if not isinstance(name, str)]
-        return {"enum": [*names, *as_text, "", None]}
+        listed: dict[str, object] = {"enum": [*names, *as_text, "", None]}
+        by_path = AnyCase(or_class=True) in _traits(annotation)
+        return {"anyOf": [listed, {"type": "string", "pattern": f"^{_CLASS.pattern}$"}]} if by_path else listed
     schema: dict[str, object] = {}
     for trait in _traits(annotation):
         if isinstance(trait, Reads):

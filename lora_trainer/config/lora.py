@@ -35,6 +35,11 @@ class LoraPreset(
         return self.cache_latents or self.cache_latents_to_disk
 
     @property
+    def caches_text(self) -> bool:
+        """Whether captions are encoded once."""
+        return self.sdxl and self.sdxl_cache_text_encoder_outputs
+
+    @property
     def limits_bucket_sides(self) -> bool:
         """Whether min_bucket_reso and max_bucket_reso are read."""
         return self.enable_bucket and not self.bucket_no_upscale
@@ -56,10 +61,11 @@ class LoraPreset(
 
     @property
     def finds_its_own_rate(self) -> bool:
-        """Whether the optimizer is adaptive: Prodigy, or Adafactor unless its relative_step is turned off."""
-        if self.optimizer == "Adafactor":
+        """Whether the optimizer is adaptive: Prodigy, D-Adaptation, or Adafactor with its relative_step on."""
+        name = self.optimizer.rpartition(".")[2]
+        if name == "Adafactor":
             return bool(self.optimizer_options.get("relative_step", True))
-        return self.optimizer == "Prodigy"
+        return name == "Prodigy" or name.startswith("DAdapt")
 
     @property
     def unet_rate(self) -> float | None:
@@ -69,6 +75,8 @@ class LoraPreset(
     @property
     def text_encoder_rate(self) -> float | None:
         """The learning rate of the text encoders; None means that they are not trained."""
+        if self.stop_text_encoder_training_pct < 0:
+            return None
         return self._rate(self.text_encoder_lr, other=self.unet_lr)
 
     def _rate(self, own: float, other: float) -> float | None:

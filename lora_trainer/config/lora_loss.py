@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from lora_trainer.config.kinds import AnyCase, NotNegative, Number, Share, Switch, Whole
-from lora_trainer.config.setting import no_effect, not_yet, setting
-
-HUBER_ONLY = "read by the Huber losses only; loss_type is l2"
+from lora_trainer.config.setting import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +65,19 @@ class NoiseAndLoss:
         False, "With v_parameterization: multiplies the loss by s / (s + 1), s = min(snr, 1000)."
     )
     loss_type: Annotated[Literal["l2", "l1", "huber", "smooth_l1"], AnyCase()] = setting(
-        "l2", "How the difference between target and prediction counts.", later=("l1", "huber", "smooth_l1")
+        "l2",
+        "How the difference d between target and prediction counts: d ** 2, |d|, 2 c (sqrt(d ** 2 + c ** 2) - c) for "
+        "huber, and the same without the first c for smooth_l1; c is the Huber threshold.",
     )
     huber_schedule: Annotated[Literal["snr", "exponential", "constant"], AnyCase()] = setting(
-        "snr", "How the Huber threshold follows the timestep.", effect=no_effect(HUBER_ONLY)
+        "snr",
+        "How the Huber threshold falls from 1 at no noise to huber_c at most noise: with the signal-to-noise ratio, "
+        "exponentially, or not at all.",
     )
-    huber_c: Share = setting(0.1, "The Huber threshold.", effect=no_effect(HUBER_ONLY))
-    huber_scale: NotNegative = setting(1.0, "The Huber scale.", effect=no_effect(HUBER_ONLY))
-    zero_terminal_snr: Switch = setting(False, "The last timestep is noise alone.", effect=not_yet())
+    huber_c: Annotated[Number, Gt(0), Le(1)] = setting(0.1, "The Huber threshold at the noisiest timestep.")
+    huber_scale: Annotated[Number, Gt(0)] = setting(1.0, "Multiplies the Huber threshold.")
+    zero_terminal_snr: Switch = setting(
+        False,
+        "Rescale the noise schedule so that the last timestep is noise alone. For v-prediction models that are meant "
+        "for it; a base model that says so itself turns it on.",
+    )

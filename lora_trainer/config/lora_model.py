@@ -44,10 +44,18 @@ class Precision(common.Precision):
         "The number format of frozen weights and of the forward and backward pass; no is 32 bits. The LoRA's "
         "own weights stay in 32 bits. fp16 scales the loss and skips steps that overflow; bf16 needs neither.",
     )
-    full_fp16: Switch = setting(False, "The LoRA's weights and gradients are fp16 too.", effect=not_yet())
-    full_bf16: Switch = setting(False, "The LoRA's weights and gradients are bf16 too.", effect=not_yet())
-    fp8_base: Switch = setting(False, "The frozen weights are stored in 8 bits.", effect=not_yet())
-    fp8_base_unet: Switch = setting(False, "The frozen weights of the UNet are stored in 8 bits.", effect=not_yet())
+    full_fp16: Switch = setting(
+        False, "The LoRA's weights and gradients are fp16 too: half the memory, and small steps are rounded away."
+    )
+    full_bf16: Switch = setting(
+        False, "The LoRA's weights and gradients are bf16 too: half the memory, and small steps are rounded away."
+    )
+    fp8_base: Switch = setting(
+        False,
+        "The frozen weights of UNet and text encoders are stored in 8 bits (float8_e4m3fn): half the memory of 16. "
+        "They are made 16 bits again where they are used.",
+    )
+    fp8_base_unet: Switch = setting(False, "The same for the UNet only.")
     sdxl_no_half_vae: Switch = setting(
         False, "The VAE computes in 32 bits. The VAE of SDXL 1.0 overflows in fp16 and gives NaN latents."
     )

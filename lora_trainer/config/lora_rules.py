@@ -6,11 +6,24 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
+from lora_trainer.config.lora_network_rules import network
+from lora_trainer.config.tracker_rules import trackers
 
 if TYPE_CHECKING:
     from lora_trainer.config.lora import LoraPreset
 
 Findings = Iterator[Finding]
+
+# a key, the schedules that read it, and what asks for nothing
+READ_BY_SCHEDULES: dict[str, tuple[tuple[str, ...], float]] = {
+    "lr_scheduler_num_cycles": (("cosine_with_restarts", "cosine_with_min_lr", "warmup_stable_decay"), 1),
+    "lr_scheduler_power": (("polynomial",), 1),
+    "lr_scheduler_min_lr_ratio": (("cosine_with_min_lr", "warmup_stable_decay"), 0),
+    "lr_decay_steps": (("warmup_stable_decay",), 0),
+    "lr_scheduler_timescale": (("inverse_sqrt",), 0),
+}
+MOVE_TAGS = ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step")
+CHANGE_CAPTIONS = (*MOVE_TAGS, "enable_wildcard")
 
 
 def caches(preset: LoraPreset) -> Findings:
@@ -22,11 +35,14 @@ def caches(preset: LoraPreset) -> Findings:
             text = f"changes the image at every step, but {cache} encodes it once; turn one of them off"
             yield error(text, key, cache)
     if not preset.sdxl_cache_text_encoder_outputs:
+        text = "read beside sdxl_cache_text_encoder_outputs only, which is off"
+        yield from _idle(preset, text, "cache_text_encoder_outputs_to_disk")
         return
     if not preset.sdxl:
-        yield inert("read for SDXL only", "sdxl_cache_text_encoder_outputs")
+        caching = ("sdxl_cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk")
+        yield from _idle(preset, "read for SDXL only", *caching)
         return
-    for key in ("shuffle_caption", "caption_dropout_rate"):
+    for key in CHANGE_CAPTIONS:
         if getattr(preset, key):
             text = "changes the caption at every step, but sdxl_cache_text_encoder_outputs encodes it once"
             yield error(f"{text}; turn one of them off", key, "sdxl_cache_text_encoder_outputs")
@@ -44,6 +60,11 @@ def model(preset: LoraPreset) -> Findings:
         yield from _idle(preset, "read for SDXL only", "sdxl_no_half_vae")
     if preset.mem_eff_attn:
         yield note("PyTorch's sdpa is used; it saves the same memory", "mem_eff_attn")
+    if preset.fp8_base and preset.fp8_base_unet:
+        yield inert("fp8_base includes the UNet", "fp8_base_unet")
+    if (preset.fp8_base or preset.fp8_base_unet) and preset.mixed_precision == "no":
+        key = "fp8_base" if preset.fp8_base else "fp8_base_unet"
+        yield error("needs mixed_precision bf16 or fp16 to compute in, which is no", key, "mixed_precision")
     for key, wanted in (("full_fp16", "fp16"), ("full_bf16", "bf16")):
         if getattr(preset, key) and preset.mixed_precision != wanted:
             yield error(f"needs mixed_precision {wanted}, which is {preset.mixed_precision}", key, "mixed_precision")
@@ -67,8 +88,18 @@ def buckets(preset: LoraPreset) -> Findings:
 
 
 def captions(preset: LoraPreset) -> Findings:
-    if not preset.shuffle_caption and preset.keep_tokens:
-        yield inert("read by shuffle_caption only, which is off", "keep_tokens")
+    if not (preset.dataset_config or any(getattr(preset, key) for key in MOVE_TAGS)):
+        still = f"{', '.join(MOVE_TAGS[:-1])} and {MOVE_TAGS[-1]} are off, so that all tags stay where they are"
+        yield from _idle(preset, still, "keep_tokens")
+        if preset.keep_tokens_separator:
+            yield note(f"only becomes a caption_separator: {still}", "keep_tokens_separator")
+    if not (preset.dataset_config or preset.token_warmup_step):
+        yield from _idle(preset, "read beside token_warmup_step only, which is 0", "token_warmup_min", calm=1)
+    marks = ("caption_separator", "keep_tokens_separator", "secondary_separator")
+    for number, key in enumerate(marks):
+        for other in marks[:number]:
+            if getattr(preset, key) and getattr(preset, key) == getattr(preset, other):
+                yield error(f"the same as {other}; write another sign for one of them", key, other)
 
 
 def noise(preset: LoraPreset) -> Findings:
@@ -91,6 +122,13 @@ def noise(preset: LoraPreset) -> Findings:
 
 
 def loss(preset: LoraPreset) -> Findings:
+    if preset.loss_type not in ("huber", "smooth_l1"):
+        text = f"read by the Huber losses only; loss_type is {preset.loss_type}"
+        for key, usual in (("huber_schedule", "snr"), ("huber_c", 0.1), ("huber_scale", 1.0)):
+            yield from _idle(preset, text, key, calm=usual)
+    if preset.zero_terminal_snr and not preset.v_parameterization:
+        text = "at the last timestep there is nothing but noise to see, so that a noise prediction learns nothing there"
+        yield note(text, "zero_terminal_snr", "v_parameterization")
     if not preset.ip_noise_gamma:
         yield from _idle(preset, "ip_noise_gamma is 0", "ip_noise_gamma_random_strength")
     if preset.v_pred_like_loss and preset.v_parameterization:
@@ -112,8 +150,17 @@ def rates(preset: LoraPreset) -> Findings:
         yield inert(f"{' and '.join(own)} {verb} set, so that nothing takes this rate", "learning_rate")
     if preset.unet_rate is None:
         yield note("0 leaves the UNet untrained; the text encoder is trained", "unet_lr")
-    if preset.text_encoder_rate is None:
+    if preset.stop_text_encoder_training_pct < 0:
+        yield note("the text encoder is not trained", "stop_text_encoder_training_pct")
+        if not preset.unet_rate:
+            text = "leaves nothing to train, since unet_lr is 0; set one of them"
+            yield error(text, "stop_text_encoder_training_pct", "unet_lr")
+    elif preset.text_encoder_rate is None:
         yield note("0 leaves the text encoder untrained; the UNet is trained", "text_encoder_lr")
+        yield from _idle(preset, "the text encoder is not trained", "stop_text_encoder_training_pct")
+    loraplus = [key for key in ("loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio") if getattr(preset, key)]
+    if len(loraplus) == 2:
+        yield from _idle(preset, f"{' and '.join(loraplus)} are set", "loraplus_lr_ratio")
 
 
 def adaptive_optimizer(preset: LoraPreset) -> Findings:
@@ -127,19 +174,33 @@ def adaptive_optimizer(preset: LoraPreset) -> Findings:
 
 
 def schedule(preset: LoraPreset) -> Findings:
+    if preset.lr_scheduler_type:
+        by_name = ("lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_min_lr_ratio", "lr_decay_steps")
+        yield inert(f"lr_scheduler_type is {preset.lr_scheduler_type}", "lr_scheduler")
+        yield from _idle(preset, "lr_scheduler_type has options of its own", *by_name[:2], calm=1)
+        yield from _idle(preset, "lr_scheduler_type has options of its own", *by_name[2:], "lr_scheduler_timescale")
+        return
     if preset.lr_scheduler == "constant" and preset.lr_warmup:
         text = (
             f"{preset.lr_warmup:g} % of the steps rise from 0 and the rest are constant, as with constant_with_warmup"
         )
         yield note(text, "lr_warmup", "lr_scheduler")
-    if preset.lr_scheduler != "cosine_with_restarts":
-        yield from _idle(preset, "read by cosine_with_restarts only", "lr_scheduler_num_cycles", calm=1)
-    if preset.lr_scheduler != "polynomial":
-        yield from _idle(preset, "read by polynomial only", "lr_scheduler_power", calm=1)
-    elif preset.lr_scheduler_power == 0:
-        yield note(
-            "0 is taken as it stands, so that the rate stays; kohya_ss would have made it 1", "lr_scheduler_power"
-        )
+    for key, (names, calm) in READ_BY_SCHEDULES.items():
+        if preset.lr_scheduler not in names:
+            yield from _idle(preset, f"read by {' and '.join(names)} only", key, calm=calm)
+    if preset.lr_scheduler == "polynomial" and preset.lr_scheduler_power == 0:
+        text = "0 is taken as it stands, so that the rate stays; kohya_ss would have made it 1"
+        yield note(text, "lr_scheduler_power")
+    given = preset.lr_scheduler_options
+    if preset.lr_scheduler == "piecewise_constant" and "step_rules" not in given:
+        text = "piecewise_constant needs its steps; write step_rules='1:1000,0.1:2000,0.01'"
+        yield error(text, "lr_scheduler_args", "lr_scheduler")
+    if preset.lr_scheduler == "warmup_stable_decay" and not (preset.lr_decay_steps or "num_decay_steps" in given):
+        text = "warmup_stable_decay needs the steps over which it falls, such as 0.1 for a tenth of all"
+        yield error(text, "lr_decay_steps", "lr_scheduler")
+    if preset.lr_scheduler == "adafactor" and preset.optimizer.rpartition(".")[2] != "Adafactor":
+        text = f"is constant here: the optimizer is {preset.optimizer}, and only Adafactor finds its rate by itself"
+        yield note(text, "lr_scheduler")
 
 
 def length(preset: LoraPreset) -> Findings:
@@ -172,11 +233,9 @@ def samples(preset: LoraPreset) -> Findings:
         )
     elif preset.sample_every_n_epochs and preset.sample_every_n_steps:
         yield inert("sample_every_n_epochs comes first", "sample_every_n_steps")
-
-
-def trackers(preset: LoraPreset) -> Findings:
-    if preset.log_with not in ("wandb", "all") and preset.wandb_api_key.get_secret_value():
-        yield inert("log_with does not name wandb", "wandb_api_key")
+    if not (due and preset.sample_prompts):
+        yield from _idle(preset, "no previews are drawn", "sample_at_first")
+        yield from _idle(preset, "no previews are drawn", "sample_sampler", calm="euler_a")
 
 
 def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Findings:
@@ -187,6 +246,6 @@ def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Finding
 
 
 LORA_RULES: tuple[Rule, ...] = (
-    model, buckets, caches, captions, noise, loss,
+    model, network, buckets, caches, captions, noise, loss,
     rates, adaptive_optimizer, schedule, length, zeros, samples, trackers,
 )  # fmt: skip

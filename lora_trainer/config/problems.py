@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 
@@ -28,15 +27,3 @@ def one_of(choices: Iterable[object]) -> str:
 
 def first_sentence(text: str) -> str:
     return text.split(". ")[0].rstrip(".")
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a typing error most likely stands for; upper and lower case do not matter."""
-    by_folded = {name.casefold(): name for name in known}
-    matches = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
-    return by_folded[matches[0]] if matches else None
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    match = nearest(word, known)
-    return f"; did you mean {match}?" if match else ""

@@ -11,11 +11,12 @@ from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.entries import Entry, collect
 from lora_trainer.config.findings import Finding
 from lora_trainer.config.kinds import as_json, is_secret
-from lora_trainer.config.problems import PresetError, did_you_mean, one_of, shown
+from lora_trainer.config.problems import PresetError, one_of, shown
 from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.config.stages import Stage, split_stages
 from lora_trainer.config.trainers import DEFAULT_TRAINER, TRAINERS
 from lora_trainer.config.values import Reading
+from lora_trainer.errors import did_you_mean
 
 
 @dataclass(frozen=True)

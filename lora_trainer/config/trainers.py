@@ -11,11 +11,10 @@ from lora_trainer.config.entries import Entry
 from lora_trainer.config.findings import Rule
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.lora_rules import LORA_RULES
-from lora_trainer.config.problems import did_you_mean
 from lora_trainer.config.super_resolution import SuperResolutionPreset
 from lora_trainer.config.super_resolution_rules import SUPER_RESOLUTION_RULES
 from lora_trainer.config.super_resolution_sections import unfold_sections
-from lora_trainer.errors import Refusal
+from lora_trainer.errors import Refusal, did_you_mean
 
 
 @dataclass(frozen=True)

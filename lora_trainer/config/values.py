@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.entries import Entry
 from lora_trainer.config.kinds import choices, is_secret, is_text
-from lora_trainer.config.problems import did_you_mean, first_sentence, shown
+from lora_trainer.config.problems import first_sentence, shown
 from lora_trainer.config.setting import UNSET, Key, keys_of
+from lora_trainer.errors import did_you_mean
 
 
 @dataclass

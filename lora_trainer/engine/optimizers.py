@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lora_trainer.config.problems import did_you_mean
-from lora_trainer.errors import Refusal
+from lora_trainer.errors import Refusal, did_you_mean
 
 if TYPE_CHECKING:
     from lora_trainer.engine.phase import Phase
@@ -24,11 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Group:
-    """Weights that share a learning rate; the name appears in logs ("unet", "text_encoder")."""
+    """Weights that share a learning rate; the name appears in logs ("unet", "text_encoder").
+
+    They are trained in the optimizer steps before `until`, to the end without it.
+    """
 
     name: str
     rate: float
     weights: Mapping[str, nn.Parameter]
+    until: int | None = None
 
 
 Groups = list[dict[str, Any]]
@@ -184,7 +187,13 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer over the groups, in their order. Refusal when the options of the preset's `key` do not fit it."""
     plain = [
-        {"params": list(group.weights.values()), "lr": group.rate, "base_lr": group.rate, "name": group.name}
+        {
+            "params": list(group.weights.values()),
+            "lr": group.rate,
+            "base_lr": group.rate,
+            "name": group.name,
+            "until": group.until,
+        }
         for group in groups
     ]
     kind = _kind(name)
@@ -280,11 +289,18 @@ def settled(phases: Sequence[Phase]) -> Iterator[None]:
                     weight.copy_(value)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Put every group at its base rate times the schedule's factor; an optimizer with its own rate keeps it."""
+def set_rates(optimizer: torch.optim.Optimizer, factor: float, step: int) -> None:
+    """Put every group at its base rate times the schedule's factor, and at 0 when its time is over; an optimizer with
+    its own rate keeps it."""
     for group in optimizer.param_groups:
         if group["lr"] is not None:
-            group["lr"] = group["base_lr"] * factor
+            group["lr"] = group["base_lr"] * factor if is_trained(group, step) else 0.0
+
+
+def is_trained(group: Mapping[str, Any], step: int) -> bool:
+    """Whether the weights of an optimizer's group are trained in this optimizer step."""
+    until = group.get("until")
+    return until is None or step < int(until)
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -305,7 +321,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
     PyTorch casts the state's tensors to their weight's dtype, which changes what an optimizer keeps in float32 beside
     bf16 weights (Adafactor). So each tensor is put back as it was saved, on the device that PyTorch chose for it.
     """
+    ends = [group.get("until") for group in optimizer.param_groups]  # which follow from the length of the run
     optimizer.load_state_dict(saved)
+    for group, until in zip(optimizer.param_groups, ends, strict=True):
+        group["until"] = until
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for index, state in saved["state"].items():
         restored = optimizer.state[weights[index]]

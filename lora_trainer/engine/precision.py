@@ -30,7 +30,14 @@ class Precision:
 
     def scaler(self) -> torch.amp.GradScaler | None:
         """fp16 alone needs one: its smallest gradients would vanish."""
-        return torch.amp.GradScaler(self.device_type, init_scale=INITIAL_SCALE) if self.name == "fp16" else None
+        return Scaler(self.device_type, init_scale=INITIAL_SCALE) if self.name == "fp16" else None
+
+
+class Scaler(torch.amp.GradScaler):
+    """PyTorch's, for weights in fp16 too, whose gradients it would refuse to bring back to their size."""
+
+    def _unscale_grads_(self, optimizer: Any, inv_scale: Any, found_inf: Any, allow_fp16: bool) -> Any:
+        return super()._unscale_grads_(optimizer, inv_scale, found_inf, True)
 
 
 def choose_precision(wanted: str, device: torch.device) -> tuple[Precision, str | None]:

@@ -63,14 +63,15 @@ class Processes:
     def device(self) -> torch.device:
         return torch.device(self.accelerator.device)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module under DDP, or itself in a run of one process.
+    def wrap(self, module: nn.Module, leaves_weights_out: bool = False) -> nn.Module:
+        """The module under DDP, or itself in a run of one process. DDP must know when a pass may leave weights out.
 
         All weights that are to be trained must require gradients now: DDP never synchronises those that were frozen at
         this moment, and says nothing about it.
         """
         if self.world == 1:
             return module
+        self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=leaves_weights_out)
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         if not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             raise RuntimeError("a module without trainable weights was given to a training phase")

@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 
-from lora_trainer.config.problems import did_you_mean
 from lora_trainer.engine.torch_schedules import CLOSED_FORMS, Run
-from lora_trainer.errors import Refusal
+from lora_trainer.errors import Refusal, did_you_mean
 
 Schedule = Callable[[int], float]
 

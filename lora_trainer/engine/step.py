@@ -38,7 +38,7 @@ class Stepper:
         self.precision = precision
         self.scaler = precision.scaler()
         self.applied = {phase.name: 0 for phase in phases}
-        self._modules = {phase.name: processes.wrap(phase.module) for phase in phases}
+        self._modules = {phase.name: processes.wrap(phase.module, phase.leaves_weights_out) for phase in phases}
         for phase in phases:  # only after the wrapping: see Processes.wrap
             for weight in phase.weights.values():
                 weight.requires_grad_(False)
@@ -51,7 +51,7 @@ class Stepper:
         for phase in self.phases:
             if not phase.due(step):
                 continue
-            with phase.collecting_gradients():
+            with phase.collecting_gradients(self.applied[phase.name]):
                 sums = self._gradients(phase, micros, collected)
             norm, phase_bad = self._update(phase, sums["loss"])
             bad = torch.maximum(bad, phase_bad)
@@ -94,7 +94,8 @@ class Stepper:
         """The optimizer's step, unless something is not finite: no optimizer ever sees a NaN. Gives (norm, bad)."""
         optimizer = phase.optimizer
         weights = list(phase.weights.values())
-        set_rates(optimizer, phase.schedule(self.applied[phase.name]))
+        done = self.applied[phase.name]
+        set_rates(optimizer, phase.schedule(done), done)
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])

@@ -31,11 +31,6 @@ class Weighting:
             raise ValueError("scale_v_pred_loss_like_noise_pred is for v-prediction; this is noise prediction")
 
 
-def per_sample_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """(b,) mean squared error over c, h and w, in float32 whatever comes in."""
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
-
-
 def weighted(losses: Tensor, timesteps: Tensor, snr: Tensor, weighting: Weighting) -> Tensor:
     """(b,) the losses times the weights of their timesteps, (b,), applied in the order of sd-scripts.
 

@@ -20,8 +20,6 @@ from lora_trainer import __version__
 from lora_trainer.models.base_configs import Kind
 from lora_trainer.models.safetensors_bytes import safetensors_bytes
 
-NETWORK_MODULE = "networks.lora"  # the name by which readers know a standard LoRA
-
 # Written as ss_<name> with the value of the setting of that name.
 SETTING_NAMES = """
     adaptive_noise_scale bucket_no_upscale cache_latents caption_dropout_every_n_epochs caption_dropout_rate
@@ -146,7 +144,7 @@ def lora_metadata(
     facts: dict[str, Any] = {f"ss_{name}": settings.get(name) for name in SETTING_NAMES.split()}
     facts |= {key: settings.get(name) for key, name in RENAMED_SETTINGS.items()}
     facts |= _base_entries(base) | _data_entries(data) | _progress_entries(progress)
-    facts["ss_network_module"] = NETWORK_MODULE
+    facts["ss_network_module"] = str(settings.get("network_module", "networks.lora"))
     if settings.get("network_args"):
         facts["ss_network_args"] = json.dumps(settings["network_args"])
     facts |= _modelspec_entries(base, data, settings)

@@ -26,6 +26,7 @@ class SafetensorsHeader:
 
     shapes: Shapes
     metadata: Mapping[str, str]
+    dtypes: Mapping[str, str]  # "F32", "F16", "BF16", ...
 
 
 def read_header(path: Path) -> SafetensorsHeader:
@@ -42,13 +43,14 @@ def read_header(path: Path) -> SafetensorsHeader:
         entries = json.loads(text)
         metadata = dict(entries.pop(_METADATA, {}))
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+        dtypes = {name: str(entry["dtype"]) for name, entry in entries.items()}
         data_bytes = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise _unreadable(path, "its header cannot be understood") from error
     expected = LENGTH_BYTES + header_bytes + data_bytes
     if size < expected:
         raise _truncated(path, size, expected)
-    return SafetensorsHeader(shapes, _strings(metadata))
+    return SafetensorsHeader(shapes, _strings(metadata), dtypes)
 
 
 def _strings(metadata: Mapping[Any, Any]) -> dict[str, str]:

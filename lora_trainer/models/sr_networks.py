@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import json
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_trainer.errors import Refusal
+from lora_trainer.errors import Refusal, did_you_mean
 from lora_trainer.models.sr_families import ABSENT, ALIASES, NETWORKS, RGB, Family
 from lora_trainer.models.sr_traps import Draft, Problem, look_through
 
@@ -191,7 +190,7 @@ def _take(draft: Draft, known: Mapping[str, tuple[Any, Any]], option: str, value
             standard = json.dumps(family.fixed[option])
             text = f"found {value}; other programs take files of {family.architecture} to have {standard}, so remove it"
     elif option not in known:
-        text = f"{family.architecture} has no option {option}{_did_you_mean(option, known)}"
+        text = f"{family.architecture} has no option {option}{did_you_mean(option, known)}"
         text += f"; there is {', '.join(sorted(known.keys() - family.fixed.keys()))}"
     elif value is not None or known[option][0] is None:  # null stands for the default
         value = family.other_words.get(value, value) if isinstance(value, str) else value
@@ -260,10 +259,5 @@ def _no_such_type(type: str) -> str:
     names = ", ".join(dict.fromkeys(name.split("_")[0] for name in NETWORKS))
     if reason:
         return f"there is no {type} here: {reason}; choose one of {names}"
-    nearest = _did_you_mean(type.casefold(), [*NETWORKS, *ALIASES])
+    nearest = did_you_mean(type.casefold(), [*NETWORKS, *ALIASES])
     return f"there is no architecture {type}{nearest or f'; choose one of {names}'}"
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]}?" if matches else ""

@@ -23,7 +23,6 @@ from lora_trainer.models.state_files import read_state_file
 MODELSPEC_HASH = "modelspec.hash_sha256"  # of the tensors' bytes, behind 0x
 _HASH_DIGITS = 64
 _ALIGNMENT_BYTES = 8
-_BLOCK_BYTES = 1 << 24
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -158,13 +157,3 @@ def _bytes(tensor: Tensor, name: str, shape: tuple[int, ...]) -> bytes | memoryv
         raise ValueError(f"{name} is {tuple(tensor.shape)} instead of {shape}")
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else b""
-
-
-def data_hash(path: Path) -> str:
-    """The SHA-256 of a .safetensors file's data, without its header: what `sshs_model_hash` is to be."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(LENGTH_BYTES + int.from_bytes(file.read(LENGTH_BYTES), "little"))
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.engine.phase import Losses
+from lora_trainer.losses.huber import Criterion, elementwise
 from lora_trainer.losses.noise import adaptive_strength
 from lora_trainer.losses.noise_schedule import add_noise, alphas_cumprod, snr_table, velocity
-from lora_trainer.losses.weighting import Weighting, per_sample_loss, weighted
+from lora_trainer.losses.weighting import Weighting, weighted
 
 
 @dataclass
@@ -26,9 +27,11 @@ class Objective:
     adaptive_scale: float
     zero_terminal_snr: bool
     device: torch.device
+    criterion: Criterion
 
     def __post_init__(self) -> None:
         self.alphas = alphas_cumprod(zero_terminal_snr=self.zero_terminal_snr).to(self.device)
+        self.thresholds = self.criterion.thresholds(self.alphas) if self.criterion.is_huber else None
         self.snr = snr_table(alphas_cumprod()).to(self.device)  # of the plain schedule, as in sd-scripts
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> Losses:
@@ -42,7 +45,8 @@ class Objective:
         prediction = module(add_noise(latents, input_noise, timesteps, self.alphas), batch)
         v_prediction = self.weighting.v_prediction
         target = velocity(latents, noise, timesteps, self.alphas) if v_prediction else noise
-        losses = per_sample_loss(prediction, target)
+        threshold = None if self.thresholds is None else self.thresholds[timesteps]
+        losses = elementwise(prediction, target, self.criterion, threshold).flatten(1).mean(1)
         return Losses(weighted(losses, timesteps, self.snr, self.weighting))
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,27 +13,31 @@ from torch import nn
 
 from lora_trainer import atomic
 from lora_trainer.data.batches import Share, largest_batch_step
-from lora_trainer.data.captions import CaptionSettings
+from lora_trainer.data.captions import constant_captions, unvaried_captions
 from lora_trainer.data.latent_cache import LatentCache, LatentSettings, Team
 from lora_trainer.engine.console import counted
-from lora_trainer.engine.optimizers import Group, make_optimizer
-from lora_trainer.engine.phase import Batch, Phase, Stateful
+from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
-from lora_trainer.engine.schedules import Curve, Schedule, make_schedule
+from lora_trainer.losses.huber import Criterion
 from lora_trainer.losses.weighting import Weighting
+from lora_trainer.models.adapters.network import adapter_tensors, freeze_unreachable, limit_norms, set_adapter_dtype
 from lora_trainer.models.attention import use_attention
 from lora_trainer.models.base_model import BaseModel, load_base_model
-from lora_trainer.models.kohya_keys import Part, by_kohya_name, kohya_names
-from lora_trainer.models.lora_file import SAVE_DTYPES, lora_file_bytes
-from lora_trainer.models.lora_layers import add_lora, freeze_unreachable, lora_targets, lora_weights
-from lora_trainer.models.text_encoding import TextCondition, encode_prompts, reachable_layers, token_count, tokenize
+from lora_trainer.models.fp8_storage import store_in_8_bits
+from lora_trainer.models.kohya_keys import Part, by_kohya_name
+from lora_trainer.models.lora_file import SAVE_DTYPES, adapter_file_bytes
+from lora_trainer.models.text_encoding import reachable_layers
 from lora_trainer.models.weights_identity import weights_identity
-from lora_trainer.trainers.diffusion_data import CaptionTokens, DiffusionData, NoiseSettings
+from lora_trainer.trainers.diffusion_data import DiffusionData, NoiseSettings
 from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.diffusion_objective import Objective, encode
-from lora_trainer.trainers.lora_job import LoraJob
+from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captions, with_cache
+from lora_trainer.trainers.lora_job import LoraJob, caption_settings
 from lora_trainer.trainers.lora_metadata import LoraFacts
+from lora_trainer.trainers.lora_network import LoraNetwork, Names, build_network
+from lora_trainer.trainers.lora_optimization import lora_groups, lora_optimizer, lora_schedule
+from lora_trainer.trainers.previews import Previews, gathered
 from lora_trainer.trainers.sampling import Drawing, Sampler
 
 log = logging.getLogger(__name__)
@@ -71,35 +75,34 @@ class LoraTrainer:
         return micros
 
     def after_step(self, step: int) -> None:
-        """Nothing: a LoRA has no state beside its weights."""
+        if largest := self.job.preset.scale_weight_norms:
+            for model in parts_of(self.base).values():
+                limit_norms(model, largest)
 
     def export(self, stem: Path, done: int) -> Path:
         models = parts_of(self.base)
-        weights = by_kohya_name(self.names, {part: lora_weights(models[part]) for part in self.names})
+        layers = by_kohya_name(self.names, {part: adapter_tensors(models[part]) for part in self.names})
         path = stem.with_name(stem.name + self.suffix)
         metadata = self.facts.metadata(done, self.total_steps, self.steps_per_epoch)
-        atomic.write_bytes(path, lora_file_bytes(weights, SAVE_DTYPES[self.job.preset.save_precision], metadata))
+        atomic.write_bytes(path, adapter_file_bytes(layers, SAVE_DTYPES[self.job.preset.save_precision], metadata))
         return path
 
-    def preview(self, folder: Path, label: str, done: int) -> Sequence[Path]:
-        base, preset = self.base, self.job.preset
-        device = base.unet.device
-        sampler = Sampler(preset.sample_sampler, base.prediction == "v_prediction", base.zero_terminal_snr)
-        homes = [(model, model.device) for model in (base.vae, *base.text_encoders)]
-        for model, _ in homes:
-            model.to(device)
+    def preview(self, folder: Path, label: str, done: int) -> Sequence[DrawnPicture]:
+        base, preset, job = self.base, self.job.preset, self.job
         drawing = Drawing(
-            base.kind, base.unet, base.vae, base.text_encoders, base.tokenizers, preset.clip_skip, sampler
+            base.kind,
+            base.unet,
+            base.vae,
+            base.text_encoders,
+            base.tokenizers,
+            preset.clip_skip,
+            Sampler(preset.sample_sampler, base.prediction == "v_prediction", base.zero_terminal_snr),
+            preset.weighted_captions,
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for number, prompt in enumerate(self.job.prompts):
-            path = folder / f"{preset.output_name}_{label}_{number:02d}_{prompt.seed}.png"
-            drawing.draw(prompt).save(path)
-            paths.append(path)
-        for model, home in homes:
-            model.to(home)
-        return paths
+        model = job.checkpoint.path.stem
+        previews = Previews(folder, preset.output_name, job.prompts, model, self.steps_per_epoch, job.fingerprint)
+        with gathered(base.unet.device, base.vae, *base.text_encoders):
+            return previews.draw(drawing, label, done)
 
     def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
         return {}
@@ -110,29 +113,31 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     preset, device = job.preset, processes.device
     log.info("loading %s", job.checkpoint.path)
     base = load_base_model(job.checkpoint, dtype=precision.dtype, vae=Path(preset.vae) if preset.vae else None)
+    if preset.zero_terminal_snr:
+        base = replace(base, zero_terminal_snr=True)
     if note := use_attention(base.unet, preset.xformers, device):
         log.info("%s", note)
     _place(base, preset, precision, device)
     names = _add_lora(job, base)
-    tokens = _tokens(job, base, device)
+    if preset.full_fp16 or preset.full_bf16:
+        for model in parts_of(base).values():
+            set_adapter_dtype(model, precision.dtype)
+    tokens = _tokens(job, base, processes, dry)
     latents = _latents(job, base, processes) if preset.caches_latents and not dry else None
     if latents is not None and device.type == "cuda":
         base.vae.to("cpu")
     data = DiffusionData(
         job.samples,
         job.plan,
-        CaptionSettings(
-            preset.shuffle_caption,
-            preset.keep_tokens,
-            preset.caption_dropout_rate,
-            preset.caption_dropout_every_n_epochs,
-        ),
+        caption_settings(preset),
         tokens,
         _noise_settings(job),
         Share(processes.rank, processes.world, preset.train_batch_size),
         latents,
         float(base.vae.config.scaling_factor),
         preset.flip_aug,
+        job.total_steps,
+        LoraNetwork(preset, base).draws,
     )
     total_steps = job.total_steps
     log.info(
@@ -143,7 +148,7 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
         data.plan.steps_per_epoch,
         total_steps,
     )
-    phase = _phase(job, base, device, total_steps)
+    phase = _phase(job, base, names, device, total_steps)
     return LoraTrainer(job, base, [phase], data, total_steps, names, LoraFacts(job, base))
 
 
@@ -164,48 +169,45 @@ def _place(base: BaseModel, preset: Any, precision: Precision, device: torch.dev
     base.vae.to(device)
     if half != torch.float32:
         base.vae.to(dtype=half)
+    in_8_bits = [base.unet] if preset.fp8_base or preset.fp8_base_unet else []
+    for model in [*in_8_bits, *(base.text_encoders if preset.fp8_base else ())]:
+        if precision.name == "no":
+            log.info("the frozen weights stay in 32 bits, as the passes run in them on this device")
+            break
+        store_in_8_bits(model)
+    for model in (base.unet, *base.text_encoders):
+        model.train()  # for checkpointing and dropout; the models themselves have none
     if preset.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
-        base.unet.train()
         for encoder in base.text_encoders:
             # the new name since transformers 5.20; the old one will go in 6
             name = "activation_checkpointing_enable"
             getattr(encoder, name if hasattr(encoder, name) else "gradient_checkpointing_enable")(
                 {"use_reentrant": False}
             )
-            encoder.train()
 
 
-def _add_lora(job: LoraJob, base: BaseModel) -> dict[Part, dict[str, str]]:
-    """Put a LoRA into each part that is trained. Gives kohya's names of its layers."""
+def _add_lora(job: LoraJob, base: BaseModel) -> Names:
+    """Put the layers into each part that is trained. Gives kohya's names of them."""
     preset = job.preset
     rates = {"unet": preset.unet_rate, **dict.fromkeys(TEXT_PARTS, preset.text_encoder_rate)}
-    names: dict[Part, dict[str, str]] = {}
-    for index, (part, model) in enumerate(parts_of(base).items()):
-        if rates[part] is None:
-            model.requires_grad_(False)
-            continue
-        names[part] = kohya_names(base.kind, part, lora_targets(model), base.unet.config)
-        add_lora(model, names[part], rank=preset.network_dim, alpha=preset.effective_network_alpha, seed=job.seed)
-        if part != "unet":
-            layers = cast(Any, model).config.num_hidden_layers
-            freeze_unreachable(model, reachable_layers(base.kind, index - 1, layers, preset.clip_skip))
+    models = parts_of(base)
+    for model in models.values():
+        model.requires_grad_(False)
+    trained = {part: model for part, model in models.items() if rates[part] is not None}
+    names = build_network(LoraNetwork(preset, base), trained, job.seed)
+    for index, (part, encoder) in enumerate((part, models[part]) for part in TEXT_PARTS if part in models):
+        if part in names:
+            layers = cast(Any, encoder).config.num_hidden_layers
+            freeze_unreachable(encoder, reachable_layers(base.kind, index, layers, preset.clip_skip))
     return names
 
 
-def _phase(job: LoraJob, base: BaseModel, device: torch.device, total_steps: int) -> Phase:
+def _phase(job: LoraJob, base: BaseModel, names: Names, device: torch.device, total_steps: int) -> Phase:
     preset = job.preset
     model = DiffusionModel(base.kind, base.unet, base.text_encoders, preset.clip_skip)
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    groups = []
-    for name, prefix, rate in (
-        ("unet", "unet.", preset.unet_rate),
-        ("text_encoder", "text_encoders.", preset.text_encoder_rate),
-    ):
-        weights = {key: weight for key, weight in trained.items() if key.startswith(prefix)}
-        if weights and rate is not None:
-            groups.append(Group(name, rate, weights))
-    optimizer = make_optimizer(preset.optimizer, groups, preset.optimizer_options)
+    groups = lora_groups(preset, base, names, model, total_steps)
+    optimizer = lora_optimizer(preset, groups)
     weighting = Weighting(
         base.prediction == "v_prediction",
         preset.min_snr_gamma,
@@ -213,21 +215,13 @@ def _phase(job: LoraJob, base: BaseModel, device: torch.device, total_steps: int
         preset.v_pred_like_loss,
         preset.debiased_estimation_loss,
     )
-    objective = Objective(base.vae, weighting, preset.adaptive_noise_scale, base.zero_terminal_snr, device)
+    criterion = Criterion(preset.loss_type, preset.huber_schedule, preset.huber_c, preset.huber_scale)
+    objective = Objective(base.vae, weighting, preset.adaptive_noise_scale, base.zero_terminal_snr, device, criterion)
     weights = {key: weight for group in groups for key, weight in group.weights.items()}
-    return Phase("lora", model, weights, optimizer, objective, schedule_of(job, total_steps), preset.max_grad_norm)
-
-
-def schedule_of(job: LoraJob, total_steps: int) -> Schedule:
-    preset = job.preset
-    curve = Curve(
-        total_steps,
-        int(total_steps * preset.lr_warmup / 100),
-        preset.lr_scheduler_num_cycles,
-        preset.lr_scheduler_power,
-        preset.unet_rate or preset.text_encoder_rate or 1.0,
-    )
-    return make_schedule(preset.lr_scheduler, curve)
+    schedule = lora_schedule(preset, total_steps)
+    leaves_out = LoraNetwork(preset, base).leaves_weights_out or any(group.until for group in groups)
+    clip = preset.max_grad_norm
+    return Phase("lora", model, weights, optimizer, objective, schedule, clip, leaves_weights_out=leaves_out)
 
 
 def _noise_settings(job: LoraJob) -> NoiseSettings:
@@ -246,41 +240,17 @@ def _noise_settings(job: LoraJob) -> NoiseSettings:
     )
 
 
-def _tokens(job: LoraJob, base: BaseModel, device: torch.device) -> CaptionTokens:
-    preset = job.preset
-    counts = [max(token_count(tokenizer, s.caption) for tokenizer in base.tokenizers) for s in job.samples]
-    beyond = sum(count > preset.max_token_length for count in counts)
-    if beyond:
-        log.info(
-            "%d of %d captions are longer than max_token_length %d; what is beyond it is not trained",
-            beyond,
-            len(counts),
-            preset.max_token_length,
-        )
-    tokens = CaptionTokens(base.tokenizers, preset.max_token_length)
-    if not preset.sdxl_cache_text_encoder_outputs:
+def _tokens(job: LoraJob, base: BaseModel, processes: Processes, dry: bool) -> CaptionTokens:
+    preset, settings = job.preset, caption_settings(job.preset)
+    tokens = CaptionTokens(base.tokenizers, preset.max_token_length, preset.weighted_captions)
+    say_about_captions({each.name: unvaried_captions(each.caption, settings) for each in job.samples}, tokens)
+    if not preset.caches_text:
         return tokens
-    encoded = {caption: _encoded(tokens, base, caption, device) for caption in _captions(job)}
-    for encoder in base.text_encoders:
-        encoder.to("cpu")
-    return CaptionTokens(base.tokenizers, preset.max_token_length, encoded)
-
-
-def _captions(job: LoraJob) -> list[str]:
-    captions = dict.fromkeys(sample.caption for sample in job.samples)
-    if job.preset.caption_dropout_every_n_epochs:
-        captions[""] = None
-    return list(captions)
-
-
-@torch.no_grad()
-def _encoded(tokens: CaptionTokens, base: BaseModel, caption: str, device: torch.device) -> TextCondition:
-    ids = [tokenize(t, caption, tokens.max_token_length)[None].to(device) for t in tokens.tokenizers]
-    dtype = base.unet.dtype
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        condition = encode_prompts(base.kind, base.text_encoders, ids, 1)
-    pooled = condition.pooled
-    return TextCondition(condition.hidden.cpu(), None if pooled is None else pooled.cpu())
+    captions = [form for sample in job.samples for form in constant_captions(sample.caption, settings)]
+    on_disk = preset.cache_text_encoder_outputs_to_disk and not dry
+    folder = Path(preset.train_data_dir) / ".captions" if on_disk else None
+    team = Team(processes.rank, processes.world, processes.gather)
+    return with_cache(tokens, captions, base, team, weights_identity(job.checkpoint.path), folder)
 
 
 def _latents(job: LoraJob, base: BaseModel, processes: Processes) -> LatentCache:

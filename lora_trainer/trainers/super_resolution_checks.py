@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lora_trainer.config.kinds import Component
-from lora_trainer.config.problems import did_you_mean, one_of, shown
+from lora_trainer.config.problems import one_of, shown
 from lora_trainer.config.reader import Loaded
 from lora_trainer.config.super_resolution import GAN_LOSS, SuperResolutionPreset
 from lora_trainer.data.degradation import SETTINGS, DegradationSettings
 from lora_trainer.engine.optimizers import optimizer_problems
 from lora_trainer.engine.schedules import schedule_problems
+from lora_trainer.errors import did_you_mean
 from lora_trainer.losses.adversarial import GAN_TYPES
 from lora_trainer.losses.image_losses import IMAGE_LOSSES
 from lora_trainer.models.discriminators.table import check_discriminator_options, check_size

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_trainer.losses.noise_schedule import alphas_cumprod, snr_table
-from lora_trainer.losses.weighting import Weighting, debiased, min_snr, per_sample_loss, v_scale, weighted
+from lora_trainer.losses.weighting import Weighting, debiased, min_snr, v_scale, weighted
 
 SNR = torch.tensor([2000.0, 10.0, 4.0, 1.0])
 ALL = torch.arange(4)
@@ -16,15 +16,6 @@ ALL = torch.arange(4)
 
 def weights(**keys: float | bool) -> list[float]:
     return weighted(torch.ones(4), ALL, SNR, Weighting(**keys)).tolist()  # type: ignore[arg-type]
-
-
-def test_per_sample_loss() -> None:
-    prediction = torch.zeros(2, 4, 2, 2, dtype=torch.float16)
-    target = torch.zeros(2, 4, 2, 2, dtype=torch.float16)
-    target[1, 0] = 300.0  # its square does not fit into half precision
-    losses = per_sample_loss(prediction, target)
-    assert losses.dtype == torch.float32
-    assert losses.tolist() == [0.0, 300.0**2 / 4]
 
 
 def test_no_weights() -> None:

@@ -16,9 +16,10 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.adapters.targets import lora_targets
 from lora_trainer.models.base_configs import published_configs
 from lora_trainer.models.kohya_keys import by_kohya_name, by_module_path, kohya_names
-from lora_trainer.models.lora_layers import add_lora, lora_targets, lora_weights
+from tests.models.standard_lora import add_lora, lora_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "kohya_layers.txt.gz"  # lines: case, name, down's shape, up's shape
 

@@ -10,7 +10,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from lora_trainer.models.lora_layers import add_lora, freeze_unreachable, lora_layers, lora_targets
+from lora_trainer.models.adapters.network import adapter_layers, freeze_unreachable
+from lora_trainer.models.adapters.targets import lora_targets
 from lora_trainer.models.text_encoding import (
     encode_prompts,
     reachable_layers,
@@ -19,6 +20,7 @@ from lora_trainer.models.text_encoding import (
     tokenize_weighted,
 )
 from lora_trainer.models.tokenizers import clip_tokenizer
+from tests.models.standard_lora import add_lora
 
 SIGNS = "!" + string.ascii_lowercase + ",<|>_"
 VOCABULARY = [*SIGNS, *(sign + "</w>" for sign in SIGNS), "<|startoftext|>", "<|endoftext|>"]
@@ -213,7 +215,7 @@ def test_exactly_the_reachable_layers_get_gradients(
     loss.backward()
 
     for encoder, count in zip(encoders, reachable, strict=True):
-        for path, layer in lora_layers(encoder).items():
+        for path, layer in adapter_layers(encoder).items():
             inside = any(f"encoder.layers.{number}." in path for number in range(count))
             for parameter in (layer.lora_A["default"].weight, layer.lora_B["default"].weight):
                 assert parameter.requires_grad == inside, path

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from lora_trainer.errors import did_you_mean
 from lora_trainer.models.discriminators.dunet import DUnet
 from lora_trainer.models.discriminators.patchgan import MultiscalePatchGANDiscriminatorSN, PatchGANDiscriminatorSN
 from lora_trainer.models.discriminators.unet import UNetDiscriminatorSN
@@ -30,11 +30,12 @@ def check_discriminator_options(type: str, options: Mapping[str, Any]) -> list[s
     name = type.casefold()
     if name not in DISCRIMINATORS:
         return [
-            f"there is no discriminator {type}{_nearest(name, DISCRIMINATORS)}; there is {', '.join(DISCRIMINATORS)}"
+            f"there is no discriminator {type}{did_you_mean(name, DISCRIMINATORS)}; "
+            f"there is {', '.join(DISCRIMINATORS)}"
         ]
     known = {key: each.default for key, each in inspect.signature(DISCRIMINATORS[name]).parameters.items()}
     problems = [
-        f"{type} has no option {option}{_nearest(option, known)}; there is {', '.join(known)}"
+        f"{type} has no option {option}{did_you_mean(option, known)}; there is {', '.join(known)}"
         for option in options
         if option not in known
     ]
@@ -88,8 +89,3 @@ def build_discriminator(type: str, options: Mapping[str, Any], seed: int) -> nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         return DISCRIMINATORS[type.casefold()](**options)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]}?" if found else ""

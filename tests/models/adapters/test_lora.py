@@ -10,16 +10,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from lora_trainer.draws import torch_generator
 from lora_trainer.errors import Refusal
-from lora_trainer.models.lora_layers import (
-    LoraWeights,
-    add_lora,
-    freeze_unreachable,
-    load_lora_weights,
-    lora_disabled,
-    lora_layers,
-    lora_targets,
-    lora_weights,
-)
+from lora_trainer.models.adapters.lora import LoraWeights
+from lora_trainer.models.adapters.network import adapter_disabled, adapter_layers, freeze_unreachable, load_adapter
+from lora_trainer.models.adapters.targets import lora_targets
+from tests.models.standard_lora import add_lora, load_lora_weights, lora_weights
 
 
 def tiny_unet(linear: bool = True) -> UNet2DConditionModel:
@@ -89,7 +83,7 @@ def test_a_layer_adds_up_of_down_times_alpha_by_rank(linear: bool) -> None:
     unet = tiny_unet(linear)
     add_lora(unet, names_of(unet), rank=4, alpha=3, seed=0)
     load_lora_weights(unet, random_weights(unet, alpha=3))
-    layer, weights = lora_layers(unet)[f"{BLOCK}.proj_in"], lora_weights(unet)[f"{BLOCK}.proj_in"]
+    layer, weights = adapter_layers(unet)[f"{BLOCK}.proj_in"], lora_weights(unet)[f"{BLOCK}.proj_in"]
 
     x = torch.randn((2, 8) if linear else (2, 8, 3, 3))
     delta = (3 / 4) * weights.up.flatten(1) @ weights.down.flatten(1)
@@ -104,7 +98,7 @@ def test_a_new_lora_changes_nothing() -> None:
 
     assert torch.equal(unet(*unet_inputs()).sample, before)
     assert all(not layer.up.any() for layer in lora_weights(unet).values())
-    assert lora_layers(unet).keys() == names_of(tiny_unet()).keys()
+    assert adapter_layers(unet).keys() == names_of(tiny_unet()).keys()
 
 
 def test_the_beginning_depends_on_the_seed_and_the_name_alone() -> None:
@@ -157,7 +151,7 @@ def test_the_rank_may_exceed_the_layers_size() -> None:
 
 def test_a_path_without_a_layer_is_an_error() -> None:
     encoder = tiny_text_encoder()
-    with pytest.raises(ValueError, match=r"no Linear or Conv2d at \['encoder.layers.9.mlp.fc1'\]"):
+    with pytest.raises(ValueError, match=r"no layer at \['encoder.layers.9.mlp.fc1'\]"):
         add_lora(encoder, {**names_of(encoder), "encoder.layers.9.mlp.fc1": "x"}, rank=1, alpha=1, seed=0)
 
 
@@ -173,7 +167,7 @@ def test_weights_and_their_alpha_are_loaded_and_read_back() -> None:
         assert torch.equal(now[path].down, expected.down)
         assert torch.equal(now[path].up, expected.up)
         assert now[path].alpha == 0.5
-        assert lora_layers(unet)[path].scaling["default"] == 0.125
+        assert adapter_layers(unet)[path].scaling["default"] == 0.125
     assert now[left_out].alpha == 4.0
 
 
@@ -196,13 +190,29 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_changed() -> None:
     good = random_weights(encoder, alpha=4)
     fc1, fc2 = "encoder.layers.0.mlp.fc1", "encoder.layers.0.mlp.fc2"
 
-    with pytest.raises(Refusal, match=r"fc1: the LoRA file has rank 2, this training 4; set network_dim to 2$"):
+    with pytest.raises(Refusal, match=r"fc1: the LoRA file has rank 2, this training 4; set network_dim to 2, or dim"):
         load_lora_weights(encoder, {**good, fc1: LoraWeights(torch.ones(2, 8), torch.ones(16, 2), 1)})
     with pytest.raises(Refusal, match=r"from 16 to 8 features, this base model's is from 8 to 16.*; 1 more layers"):
         load_lora_weights(encoder, {**good, fc1: good[fc2], fc2: good[fc1]})
     with pytest.raises(Refusal, match="nowhere: the LoRA file has weights for this layer, but here it has no LoRA"):
         load_lora_weights(encoder, {"nowhere": good[fc1]})
     assert all(torch.equal(weights.down, before[path]) for path, weights in lora_weights(encoder).items())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"hada_w1_a": 1, "alpha": 1}, "fc1: the file has hada_w1_a, so this is not a standard LoRA"),
+        ({"lora_down.weight": 1, "lora_up.weight": 1, "dora_scale": 1}, "fc1: the file has dora_scale, so this is not"),
+        ({"lora_down.weight": 1, "alpha": 1}, r"fc1: the file has no lora_up.weight; it is incomplete"),
+    ],
+)
+def test_other_kinds_of_layers_are_refused(tensors: dict[str, int], message: str) -> None:
+    encoder = tiny_text_encoder()
+    add_lora(encoder, names_of(encoder), rank=4, alpha=4, seed=0)
+    layer = {name: torch.ones(size) for name, size in tensors.items()}
+    with pytest.raises(Refusal, match=message):
+        load_adapter(encoder, {"encoder.layers.0.mlp.fc1": layer})
 
 
 def test_disabled_is_the_base_model_and_enabled_again_is_as_before() -> None:
@@ -215,7 +225,7 @@ def test_disabled_is_the_base_model_and_enabled_again_is_as_before() -> None:
     trained = encoder(ids).last_hidden_state
     trainable = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
 
-    with pytest.raises(KeyError), lora_disabled(encoder, tiny_unet()):
+    with pytest.raises(KeyError), adapter_disabled(encoder, tiny_unet()):
         assert torch.equal(encoder(ids).last_hidden_state, base)
         raise KeyError
 
