@@ -70,7 +70,7 @@ class Logging:
         may_change=True,
     )
     wandb_run_name: Text = setting("", "The name of the run in the tracker; without it, output_name.", may_change=True)
-    log_tracker_name: Text = setting(
+    log_tracker_name: FileName = setting(
         "",
         "The project in wandb and swanlab, lora_trainer without it; in TensorBoard a folder around the run's.",
         may_change=True,

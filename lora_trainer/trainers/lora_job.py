@@ -21,13 +21,14 @@ from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.job import Job
+from lora_trainer.trainers.lora_checks import lora_problems
 from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
 
 log = logging.getLogger(__name__)
 
 REPLACED = (  # keys whose content, not whose spelling, says whether a run is the same
     "pretrained_model_name_or_path", "vae", "train_data_dir", "train_batch_size", "gradient_accumulation_steps",
-    "mixed_precision", "seed",
+    "mixed_precision", "seed", "network_weights",
 )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def inspect_lora(loaded: Loaded, world: int, seed: int) -> LoraJob:
     """Look at everything the preset names. Refusal with all that is wrong with the model and the pictures."""
     preset = loaded.preset
     assert isinstance(preset, LoraPreset)
-    problems: list[str] = []
+    problems = lora_problems(loaded)
     checkpoint = _found(lambda: _base(preset), problems)
     prompts = _found(lambda: read_prompts(preset.sample_prompts, seed), problems)
     samples = _found(lambda: _samples(preset), problems)
@@ -103,7 +104,7 @@ def check_lora(loaded: Loaded) -> None:
     """What can be said in a second: the model's header, the folders and the captions, but no picture."""
     preset = loaded.preset
     assert isinstance(preset, LoraPreset)
-    problems: list[str] = []
+    problems = lora_problems(loaded)
     _found(lambda: _base(preset), problems)
     _found(lambda: read_prompts(preset.sample_prompts, 0), problems)
     _found(lambda: _pictures(preset), problems)
@@ -158,4 +159,5 @@ def _fingerprint(loaded: Loaded, job: LoraJob) -> dict[str, Any]:
         "pictures and captions": data_fingerprint(job.samples),
         "base model": weights_identity(job.checkpoint.path),
         "vae": weights_identity(Path(preset.vae)) if preset.vae else "the base model's",
+        "network_weights": weights_identity(Path(preset.network_weights)) if preset.network_weights else "none",
     }

@@ -22,12 +22,21 @@ from lora_trainer.models.kohya_metadata import (
     model_hashes,
 )
 from lora_trainer.trainers.lora_job import LoraJob
+from lora_trainer.trainers.lora_network import network_arguments
 
 # sd-scripts writes None where these are off
 NONE_WHEN_OFF = (
     "adaptive_noise_scale", "ip_noise_gamma", "min_snr_gamma", "multires_noise_iterations", "network_dropout",
     "noise_offset", "scale_weight_norms",
 )  # fmt: skip
+
+# sd-scripts' modules by LoRA_type; LyCORIS has one for all of its types
+NETWORK_MODULES = {
+    "Standard": "networks.lora",
+    "Kohya LoCon": "networks.lora",
+    "LoRA-FA": "networks.lora_fa",
+    "Kohya DyLoRA": "networks.dylora",
+}
 
 
 @dataclass
@@ -66,6 +75,8 @@ class LoraFacts:
             "text_encoder_lr": preset.text_encoder_rate,
             "network_alpha": preset.effective_network_alpha,
             "zero_terminal_snr": self.base.zero_terminal_snr,
+            "network_module": NETWORK_MODULES.get(preset.LoRA_type, "lycoris.kohya"),
+            "network_args": network_arguments(preset),
         }
 
     @cached_property

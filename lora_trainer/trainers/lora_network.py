@@ -52,6 +52,10 @@ KINDS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "LyCORIS/Native Fine-Tuning": ("full", {}),
 }
 SDXL_WITHOUT = re.compile(r"conv_in|conv_out|(time|add)_embedding\..*")  # sd-scripts has other names for them
+BLOCK_ARGUMENTS = (
+    "down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold", "block_dims", "block_alphas",
+    "conv_block_dims", "conv_block_alphas",
+)  # fmt: skip
 WITH_CONVOLUTIONS = ("Kohya LoCon", "Kohya DyLoRA")  # kohya's types that read conv_dim
 ENDING = re.compile(r"\.(?:lora_A|lora_B|adapter)\.")  # what follows a layer's path in the name of a weight
 UP = re.compile(r"\.(?:lora_B|lora_up|up_list)\.")
@@ -234,6 +238,23 @@ def _start_from(weights: AdapterFile, names: Names, models: Mapping[Part, nn.Mod
 
 def _first(names: Iterable[str]) -> str:
     return min(names, default="nothing")
+
+
+def network_arguments(preset: LoraPreset) -> dict[str, str]:
+    """What sd-scripts' network_args would be: the options of the layers' kind that ask for something."""
+    algo, options = KINDS[preset.LoRA_type]
+    found: dict[str, object] = {}
+    if preset.LoRA_type.startswith("LyCORIS/"):
+        found = {"algo": algo, "preset": preset.LyCORIS_preset, "conv_dim": preset.conv_dim}
+        found["conv_alpha"] = preset.conv_alpha
+        found |= {"train_norm": preset.train_norm, "use_tucker": preset.use_tucker or preset.use_cp}
+        found |= {theirs: getattr(preset, ours) for ours, theirs in options.items()}
+    elif preset.LoRA_type in WITH_CONVOLUTIONS and preset.conv_dim:
+        found = {"conv_dim": preset.conv_dim, "conv_alpha": preset.conv_alpha}
+        found |= {"unit": preset.unit} if algo == "dylora" else {}
+    found |= {key: getattr(preset, key) for key in BLOCK_ARGUMENTS if getattr(preset, key)}
+    found |= {key: getattr(preset, key) for key in ("rank_dropout", "module_dropout") if getattr(preset, key)}
+    return {key: str(value) for key, value in found.items() if value is not False}
 
 
 def adopt_sizes(plans: Mapping[str, LayerPlan], found: Mapping[str, tuple[int, float]]) -> dict[str, LayerPlan]:

@@ -11,6 +11,9 @@ from lora_trainer.config.reader import Loaded
 Load = Callable[..., Loaded]
 Problems = Callable[..., list[str]]
 
+ALL_TAGS_STAY = (
+    "shuffle_caption, caption_tag_dropout_rate and token_warmup_step are off, so that all tags stay where they are"
+)
 NOT_YET = "true is not supported yet; remove the key or set it to false"
 
 
@@ -50,11 +53,31 @@ NOT_YET = "true is not supported yet; remove the key or set it to false"
             ],
         ),
         (
-            {"sdxl": True, "sdxl_cache_text_encoder_outputs": True, "text_encoder_lr": 0, "caption_dropout_rate": 0.1},
+            {"sdxl": True, "sdxl_cache_text_encoder_outputs": True, "text_encoder_lr": 0, "token_warmup_step": 0.1},
             [
-                "9:27 caption_dropout_rate: changes the caption at every step, but "
+                "9:24 token_warmup_step: changes the caption at every step, but "
                 "sdxl_cache_text_encoder_outputs encodes it "
                 "once; turn one of them off"
+            ],
+        ),
+        (
+            {
+                "sdxl": True,
+                "sdxl_cache_text_encoder_outputs": True,
+                "text_encoder_lr": 0,
+                "caption_tag_dropout_rate": 0.1,
+                "enable_wildcard": True,
+            },
+            [
+                f"{place}: changes the caption at every step, but sdxl_cache_text_encoder_outputs encodes it once; "
+                "turn one of them off"
+                for place in ("9:31 caption_tag_dropout_rate", "10:22 enable_wildcard")
+            ],
+        ),
+        (
+            {"keep_tokens_separator": "|", "shuffle_caption": True, "secondary_separator": ","},
+            [
+                "8:26 secondary_separator: the same as caption_separator; write another sign for one of them",
             ],
         ),
         ({"v2": True, "sdxl": True}, ["6:9 v2: a model is either SD 2.x or SDXL; turn v2 or sdxl off"]),
@@ -125,7 +148,27 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
         ({"sdxl_no_half_vae": False}, {}),
         ({"conv_dim": 1, "conv_alpha": 0}, {}),
         ({"conv_dim": 32}, {"conv_dim": "LoRA_type Standard has no 3 x 3 convolutions"}),
-        ({"keep_tokens": 3}, {"keep_tokens": "read by shuffle_caption only, which is off"}),
+        ({"keep_tokens": 3}, {"keep_tokens": ALL_TAGS_STAY}),
+        ({"token_warmup_min": 3}, {"token_warmup_min": "read beside token_warmup_step only, which is 0"}),
+        ({"token_warmup_min": 3, "token_warmup_step": 0.5, "keep_tokens": 1}, {}),
+        ({"caption_tag_dropout_rate": 0.1, "keep_tokens": 1}, {}),
+        (
+            {"cache_text_encoder_outputs_to_disk": True},
+            {
+                "cache_text_encoder_outputs_to_disk": "read beside sdxl_cache_text_encoder_outputs only, which is off",
+            },
+        ),
+        (
+            {"sdxl_cache_text_encoder_outputs": True, "cache_text_encoder_outputs_to_disk": True},
+            {
+                "sdxl_cache_text_encoder_outputs": "read for SDXL only",
+                "cache_text_encoder_outputs_to_disk": "read for SDXL only",
+            },
+        ),
+        (
+            {"sdxl": True, "sdxl_cache_text_encoder_outputs": True, "text_encoder_lr": 0, "caption_dropout_rate": 0.1},
+            {},
+        ),
         ({"keep_tokens": 3, "shuffle_caption": True}, {}),
         ({"noise_offset": 0.1, "noise_offset_type": "Multires"}, {"noise_offset": "noise_offset_type is Multires"}),
         (
@@ -202,6 +245,8 @@ def test_a_key_that_does_nothing_is_listed_with_the_reason(
             {"noise_offset_type": "Multires", "multires_noise_iterations": 6, "multires_noise_discount": 0},
             ["multires_noise_discount: 0 is taken as it stands; kohya_ss would have made it 0.3"],
         ),
+        ({"keep_tokens_separator": "|"}, [f"keep_tokens_separator: only becomes a caption_separator: {ALL_TAGS_STAY}"]),
+        ({"keep_tokens_separator": "|", "shuffle_caption": True}, []),
         ({"mem_eff_attn": True}, ["mem_eff_attn: PyTorch's sdpa is used; it saves the same memory"]),
         ({"seed": 0}, ["seed: 0 draws a new seed for each run"]),
     ],
