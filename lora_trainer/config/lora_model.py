@@ -103,7 +103,10 @@ class Performance:
         effect=no_effect("memory is handled without it"),
     )
     blocks_to_swap: Count = setting(
-        0, "Blocks of the network that wait in main memory.", effect=not_yet(), may_change=True
+        0,
+        "Blocks of the network that wait in main memory.",
+        may_change=True,
+        effect=no_effect("blocks of Flux and SD 3 alone are swapped; fp8_base and gradient_checkpointing save memory"),
     )
 
 

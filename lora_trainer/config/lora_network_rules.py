@@ -48,7 +48,8 @@ def network(preset: LoraPreset) -> Findings:
     for keys, types in READ_BY:
         if preset.LoRA_type not in types:
             for key in keys:
-                if not keys_of(type(preset))[key].is_neutral(getattr(preset, key)):
+                value = getattr(preset, key)
+                if value and not keys_of(type(preset))[key].is_neutral(value):
                     yield inert(f"LoRA_type {preset.LoRA_type} does not read it", key)
     if preset.dim_from_weights and not preset.network_weights:
         yield error("needs network_weights, which is empty; name a LoRA file or turn this off", "dim_from_weights")

@@ -187,7 +187,7 @@ def schedule(preset: LoraPreset) -> Findings:
         yield note(text, "lr_warmup", "lr_scheduler")
     for key, (names, calm) in READ_BY_SCHEDULES.items():
         if preset.lr_scheduler not in names:
-            yield from _idle(preset, f"read by {' and '.join(names)} only", key, calm=calm)
+            yield from _idle(preset, f"read by {', '.join(names)} only", key, calm=calm)
     if preset.lr_scheduler == "polynomial" and preset.lr_scheduler_power == 0:
         text = "0 is taken as it stands, so that the rate stays; kohya_ss would have made it 1"
         yield note(text, "lr_scheduler_power")

@@ -23,7 +23,6 @@ def test_a_key_with_an_effect() -> None:
     ("key", "line"),
     [
         ("dynamo_backend", "Accepted without effect: the dynamo_* keys do nothing"),
-        ("network_dropout", "Not supported yet: any other value than the default is refused."),
         ("save_model_as", "Not supported yet: ckpt, pt."),
         ("use_8bit_adam", "use_8bit_adam is a former name of optimizer."),
         ("epoch", "May change when a run is continued."),

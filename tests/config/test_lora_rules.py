@@ -104,8 +104,36 @@ NOT_YET = "true is not supported yet; remove the key or set it to false"
             ],
         ),
         (
+            {"LoRA_type": "LyCORIS/DyLoRA", "network_dim": 10, "unit": 4, "conv_dim": 4},
+            ["7:18 network_dim: 10 is not a multiple of unit, 4, as LyCORIS/DyLoRA needs"],
+        ),
+        (
+            {"network_dim": 100000},
+            [
+                "6:18 network_dim: 100000 stands for a full matrix, which only LyCORIS/LoKr has; write a rank, such as 32",
+            ],
+        ),
+        (
+            {"dim_from_weights": True},
+            ["6:23 dim_from_weights: needs network_weights, which is empty; name a LoRA file or turn this off"],
+        ),
+        (
+            {"fp8_base": True, "mixed_precision": "no"},
+            ["6:15 fp8_base: needs mixed_precision bf16 or fp16 to compute in, which is no"],
+        ),
+        (
+            {"lr_scheduler": "piecewise_constant"},
+            ["6:19 lr_scheduler_args: piecewise_constant needs its steps; write step_rules='1:1000,0.1:2000,0.01'"],
+        ),
+        (
+            {"lr_scheduler": "warmup_stable_decay"},
+            [
+                "6:19 lr_decay_steps: warmup_stable_decay needs the steps over which it falls, such as 0.1 for a tenth of all"
+            ],
+        ),
+        (
             {"full_bf16": True},
-            [f"6:16 full_bf16: {NOT_YET}", "6:16 full_bf16: needs mixed_precision bf16, which is fp16"],
+            ["6:16 full_bf16: needs mixed_precision bf16, which is fp16"],
         ),
         (
             {"bucket_no_upscale": False, "min_bucket_reso": 768},
@@ -147,7 +175,25 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
         ({"sdxl_no_half_vae": True}, {"sdxl_no_half_vae": "read for SDXL only"}),
         ({"sdxl_no_half_vae": False}, {}),
         ({"conv_dim": 1, "conv_alpha": 0}, {}),
-        ({"conv_dim": 32}, {"conv_dim": "LoRA_type Standard has no 3 x 3 convolutions"}),
+        ({"conv_dim": 32}, {"conv_dim": "LoRA_type Standard does not read it"}),
+        ({"conv_dim": 32, "LoRA_type": "Kohya LoCon"}, {}),
+        ({"factor": 8, "LoRA_type": "LoCon"}, {"factor": "LoRA_type LyCORIS/LoCon does not read it"}),
+        ({"factor": 8, "decompose_both": True, "use_tucker": True, "LoRA_type": "LoKr"}, {}),
+        ({"network_dim": 16, "LoRA_type": "iA3"}, {"network_dim": "LoRA_type LyCORIS/iA3 has no rank"}),
+        (
+            {"network_dropout": 0.1, "LoRA_type": "LoHa"},
+            {"network_dropout": "LyCORIS/LoHa reads it in bypass_mode only"},
+        ),
+        ({"huber_c": 0.2}, {"huber_c": "read by the Huber losses only; loss_type is l2"}),
+        ({"huber_c": 0.2, "loss_type": "huber"}, {}),
+        (
+            {"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_args": "T_max=10", "lr_scheduler_num_cycles": 2},
+            {"lr_scheduler_num_cycles": "lr_scheduler_type has options of its own"},
+        ),
+        (
+            {"loraplus_lr_ratio": 4, "loraplus_unet_lr_ratio": 2, "loraplus_text_encoder_lr_ratio": 3},
+            {"loraplus_lr_ratio": "loraplus_unet_lr_ratio and loraplus_text_encoder_lr_ratio are set"},
+        ),
         ({"keep_tokens": 3}, {"keep_tokens": ALL_TAGS_STAY}),
         ({"token_warmup_min": 3}, {"token_warmup_min": "read beside token_warmup_step only, which is 0"}),
         ({"token_warmup_min": 3, "token_warmup_step": 0.5, "keep_tokens": 1}, {}),
@@ -199,7 +245,7 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
         (
             {"lr_scheduler_power": 2, "lr_scheduler_num_cycles": 3},
             {
-                "lr_scheduler_num_cycles": "read by cosine_with_restarts only",
+                "lr_scheduler_num_cycles": "read by cosine_with_restarts, cosine_with_min_lr, warmup_stable_decay only",
                 "lr_scheduler_power": "read by polynomial only",
             },
         ),
