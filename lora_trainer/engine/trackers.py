@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 
 NAMES = ("tensorboard", "wandb", "swanlab")
 PROJECT = "lora_trainer"  # where log_tracker_name says nothing
-OFFLINE = {
+TAKES = {
+    "tensorboard": "a folder that can be written to",
     "wandb": "`wandb login`, a wandb_api_key, or the variable WANDB_MODE=offline",
     "swanlab": "`swanlab login`, or the variable SWANLAB_MODE=offline",
 }
@@ -143,6 +145,8 @@ def _options(name: str, preset: CommonPreset, folder: RunFolder, start: int) -> 
     if name == "tensorboard":
         purge_step = start + 1 if start else None
         return {"project": run_name, "logging_dir": str(logs / project), "purge_step": purge_step}
+    if name == "swanlab":
+        project = re.sub(r"[^0-9a-zA-Z_+.-]", "-", project)  # it takes no other signs
     options = {"project": project or PROJECT, "name": run_name, "id": _run_id(name, folder, start), "resume": "allow"}
     return options | {"dir" if name == "wandb" else "log_dir": str(logs)}
 
@@ -167,8 +171,9 @@ def _opened(name: str, options: Mapping[str, Any]) -> Any:
         tracker.start()
     except Exception as error:  # whatever a service or its configuration raises
         wrong_option = isinstance(error, (TypeError, ValueError))
-        cure = "look at log_tracker_config" if wrong_option else f"it takes {OFFLINE.get(name, 'a folder to write to')}"
-        raise Refusal(f"log_with: {name} cannot be started ({type(error).__name__}: {error}); {cure}") from error
+        cure = "look at log_tracker_config" if wrong_option else f"it takes {TAKES[name]}"
+        said = " ".join(str(error).split())
+        raise Refusal(f"log_with: {name} cannot be started ({type(error).__name__}: {said}); {cure}") from error
     return tracker
 
 

@@ -122,9 +122,7 @@ def _toml_list(path: Path) -> Sequence[object]:
     common = read_toml(path, "sample_prompts").get("prompt")
     subsets = common.get("subset") if isinstance(common, dict) else None
     if not isinstance(common, dict) or not isinstance(subsets, list) or not all(isinstance(s, dict) for s in subsets):
-        raise Refusal(
-            f"sample_prompts: {path}: write [prompt] for what all have and [[prompt.subset]] for each prompt"
-        )
+        raise Refusal(f"sample_prompts: {path}: write [prompt] for what all have and [[prompt.subset]] for each prompt")
     shared = {key: value for key, value in common.items() if key != "subset"}
     return [{**shared, **subset} for subset in subsets]
 
@@ -147,7 +145,8 @@ def _prompt(asked: object, seed: int) -> tuple[SamplePrompt, list[str]]:
         try:
             meant = read(value)
         except (TypeError, ValueError, OverflowError) as error:
-            why = str(error) if isinstance(error, Unfit) else "not a number"
+            number = "a whole number" if name == "d" else "a number"
+            why = str(error) if isinstance(error, Unfit) else f"not {number}"
             raise Unfit(f"{shown} {value}: {why}") from None
         if name == "d" and meant < 0:  # sd-scripts' way to ask for no seed in particular
             continue

@@ -16,6 +16,7 @@ from lora_trainer import atomic
 from lora_trainer.draws import torch_generator
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.checkpoints import CheckpointFolder
+from lora_trainer.engine.kept_files import Keep
 from lora_trainer.engine.loop import Loop, RunSettings
 from lora_trainer.engine.optimizers import Group, make_optimizer
 from lora_trainer.engine.phase import Batch, Losses, Phase, Stateful
@@ -128,7 +129,6 @@ def settings(out: Path, **changes: Any) -> RunSettings:
         "folder": RunFolder(out, "run"),
         "fingerprint": {"unet_lr": 0.05},
         "save": NEVER,
-        "keep_last": 0,
         "preview": NEVER,
         "validation": NO_VALIDATION,
         "checkpoint": Cadence(every_n_steps=3),
@@ -179,6 +179,12 @@ def test_a_run_logs_saves_and_cleans_up(tmp_path: Path) -> None:
     assert rows(tmp_path)[0]["lr/layer"] == 0.05
     assert (status(tmp_path)["state"], status(tmp_path)["step"]) == ("finished", 12)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_previews_can_begin_with_the_first_one_that_is_due(tmp_path: Path) -> None:
+    trainer = small()
+    run(trainer, tmp_path, preview=Cadence(every_n_steps=5), preview_first=False)
+    assert trainer.previews == ["000005", "000010", "000012"]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lion"])
@@ -350,7 +356,7 @@ def test_only_the_last_files_are_kept_and_no_others_are_touched(tmp_path: Path) 
     strange = ("run-best.bin", "run-step00000001.txt", "running-step00000001.bin", "run.bin")
     for name in strange:
         (tmp_path / name).write_text("mine", encoding="utf-8")
-    run(small(), tmp_path, save=Cadence(every_n_steps=2), keep_last=2)
+    run(small(), tmp_path, save=Cadence(every_n_steps=2), keep=Keep(step_files=2))
     assert {file.name for file in tmp_path.glob("*.*")} - {"status.json", "metrics.jsonl"} == {
         "run-step00000008.bin", "run-step00000010.bin", *strange,
     }  # fmt: skip

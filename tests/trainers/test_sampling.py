@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import diffusers
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from lora_trainer.draws import torch_generator
 from lora_trainer.models.tiny_models import tiny_base
+from lora_trainer.trainers.sample_prompts import SAMPLERS as NAMES
 from lora_trainer.trainers.sample_prompts import SamplePrompt
 from lora_trainer.trainers.sampling import K_DIFFUSION_NAMES, SAMPLERS, Drawing, Sampler
 
@@ -54,17 +57,43 @@ def test_a_preview_is_the_pipelines_picture(kind: str) -> None:
     assert np.abs(ours - by_diffusers(found)).max() <= 1
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, *K_DIFFUSION_NAMES])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_draws_and_repeats_itself(sampler: str) -> None:
     found = drawing("sd15", sampler)
+    before = torch.get_rng_state()
     first, second = (np.asarray(found.draw(PROMPT)) for _ in range(2))
     assert (first == second).all()
     assert first.std() > 5
+    assert (torch.get_rng_state() == before).all()
 
 
-def test_models_are_left_in_the_mode_they_were_in() -> None:
+@pytest.mark.parametrize("name", K_DIFFUSION_NAMES)
+def test_a_name_of_k_diffusion_is_the_same_sampler(name: str) -> None:
+    draws = [np.asarray(drawing("sd15", sampler).draw(PROMPT)) for sampler in (name, K_DIFFUSION_NAMES[name])]
+    assert (draws[0] == draws[1]).all()
+
+
+def test_the_samplers_of_the_preset_can_all_be_drawn_with() -> None:
+    assert set(NAMES) == {*SAMPLERS, *K_DIFFUSION_NAMES}
+
+
+def test_a_prompt_may_have_a_sampler_of_its_own() -> None:
+    plain, lms = drawing("sd15", "euler"), drawing("sd15", "lms")
+    own = np.asarray(plain.draw(replace(PROMPT, sampler="lms")))
+    assert (own == np.asarray(lms.draw(PROMPT))).all()
+    assert (own != np.asarray(plain.draw(PROMPT))).any()
+
+
+def test_models_are_left_as_they_were() -> None:
     found = drawing("sd15", "ddim")
     found.unet.train()
+    found.unet.mid_block.eval()  # a part in another mode than the whole
+    found.vae.requires_grad_(False)
+    models = [found.unet, found.vae, *found.text_encoders]
+    modes = [part.training for model in models for part in model.modules()]
+    trained = [weight.requires_grad for model in models for weight in model.parameters()]
     found.draw(PROMPT)
-    assert found.unet.training
-    assert not found.vae.training
+    assert [part.training for model in models for part in model.modules()] == modes
+    assert [weight.requires_grad for model in models for weight in model.parameters()] == trained
+    assert True in modes
+    assert False in modes
