@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float", "fp16", "bf16")
 NO_LIMIT = 1 << 30
+WORTH_TELLING = 5e-5  # of a layer's change; less is rounding
 METHODS = ("sv_ratio", "sv_fro", "sv_cumulative")
 
 
@@ -133,7 +134,7 @@ def print_layers(reports: Sequence[LayerReport]) -> None:
 
 def print_losses(reports: Sequence[LayerReport]) -> None:
     """In one line what is lost of the layers' changes (shares of their lengths)."""
-    if not reports or not any(report.lost for report in reports):
+    if not any(report.lost >= WORTH_TELLING for report in reports):
         return
     worst = max(reports, key=lambda report: report.lost)
     mean = sum(report.lost for report in reports) / len(reports)

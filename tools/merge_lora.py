@@ -17,7 +17,7 @@ from lora_trainer.errors import Refusal
 from tools import lora_tools
 
 if TYPE_CHECKING:
-    from lora_trainer.models.adapter_file import AdapterFile, FileLayer
+    from lora_trainer.models.adapter_file import AdapterFile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +100,8 @@ def _into_each_other(options: argparse.Namespace, files: Sequence[AdapterFile], 
     facts[MERGED_FROM] = ", ".join(names)
     write_adapter_file(options.output, layers, PRECISIONS.get(options.precision, files[0].dtype), facts)
     lora_tools.print_losses(reports)
-    print(f"{options.output}: {_words(layers)}{rank_range(layers)}, {lora_tools.size_of(options.output)}")
+    ranks = f", rank {rank_range(layers)}" if reports else ""
+    print(f"{options.output}: {len(layers)} layers{ranks}, {lora_tools.size_of(options.output)}")
 
 
 def _of_any_sum(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -118,14 +119,6 @@ def _prediction(metadata: Mapping[str, str]) -> dict[str, str]:
     """What the base predicts, where all files agree."""
     keys = ("ss_base_model_version", "modelspec.prediction_type", "modelspec.architecture")
     return {key: metadata[key] for key in keys if key in metadata}
-
-
-def _words(layers: Mapping[str, FileLayer]) -> str:
-    return (
-        f"{len(layers)} layers, rank "
-        if any(layer.kind == "lora" for layer in layers.values())
-        else f"{len(layers)} layers"
-    )
 
 
 if __name__ == "__main__":

@@ -172,7 +172,8 @@ def adapter_tensors(layers: Mapping[str, FileLayer], dtype: torch.dtype | None) 
     for name, layer in layers.items():
         for ending, tensor in layer.tensors.items():
             wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-            tensors[f"{name}.{ending}"] = tensor.detach().to("cpu", wanted).contiguous()
+            moved = tensor.detach().to("cpu", wanted)
+            tensors[f"{name}.{ending}"] = moved.clone(memory_format=torch.contiguous_format)  # none shares its memory
     return tensors
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -241,7 +242,7 @@ def peft_config(ranks: Mapping[str, int], alphas: Mapping[str, float], dora: boo
         layers = [layer for layer in ranks if layer.startswith(f"{part}.")]
         # without `text_model.`, because CLIPTextModel is without it since transformers 5.6; patterns match endings
         paths = {layer: layer.removeprefix(f"{part}.").removeprefix("text_model.") for layer in layers}
-        rank, alpha = ranks[layers[0]], alphas[layers[0]]
+        (rank, alpha), _ = Counter((ranks[name], alphas[name]) for name in layers).most_common(1)[0]
         own = {
             "r": rank,
             "lora_alpha": alpha,

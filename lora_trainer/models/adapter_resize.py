@@ -65,6 +65,6 @@ def _resized(name: str, layer: FileLayer, rule: RankRule, device: torch.device) 
 
 
 def rank_range(layers: Mapping[str, FileLayer]) -> str:
-    """ "8", or "1 to 8"."""
+    """What is said of a file: 8, or 1..8."""
     ranks = {layer.rank for layer in layers.values() if layer.kind == "lora" and layer.rank}
-    return f"{min(ranks)}" if len(ranks) == 1 else f"{min(ranks)} to {max(ranks)}"
+    return f"{min(ranks)}" if len(ranks) == 1 else f"{min(ranks)}..{max(ranks)}"
