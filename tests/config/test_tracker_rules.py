@@ -45,7 +45,7 @@ def test_without_a_tracker_its_keys_are_idle(write: Write, required: dict[str, o
     assert not ALL.keys() & on.keys()
 
 
-def test_a_project_of_traiNNer_redux_is_the_tracker_s_name(write: Write) -> None:
+def test_a_project_of_wandb_in_sections_is_the_tracker_s_name(write: Write) -> None:
     preset = load_preset(write({**UPSCALER, "logger": {"wandb": {"project": "cats", "resume_id": None}}})).preset
     assert (preset.log_with, preset.log_tracker_name) == ("wandb", "cats")
 

@@ -26,7 +26,7 @@ KEYS = {name: key for row in TRAINERS.values() for name, key in keys_of(row.pres
 FORMER = {old for key in KEYS.values() for old in key.setting.old_names}
 NO_KEYS = {  # other words with an underscore that docs/lora.md has in code type
     "sshs_model_hash", "sshs_legacy_hash", "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "v_pred",
-    "scaling_factor", "relative_step", "weight_decay", *SCHEDULES,
+    "scaling_factor", "relative_step", "weight_decay", "negative_prompt", "sample_steps", *SCHEDULES,
 }  # fmt: skip
 
 
