@@ -131,20 +131,20 @@ _READS_TEXT = re.compile(r".*attn2[._]to_[kv]")
 
 
 def base_kind(shapes: Mapping[str, Shape], metadata: Mapping[str, str]) -> Kind | None:
-    """For which family of base models a LoRA file is: by its metadata, its names, or the width of the texts."""
+    """For which family of base models a LoRA file is: by its metadata, the width of the texts, or its names."""
     for key in ("ss_base_model_version", "modelspec.architecture"):
         told = metadata.get(key, "")
         if kind := next((kind for start, kind in _ARCHITECTURES if told.startswith(start)), None):
             return kind
     names = {name: split_name(name) for name in shapes}
-    if any(_SDXL_NAME.fullmatch(layer) for layer, _ in names.values()):
-        return "sdxl"
     widths = {
         shapes[name][1]
         for name, (layer, ending) in names.items()
         if _READS_TEXT.fullmatch(layer) and ending in (DOWN, "hada_w1_b", "diff") and len(shapes[name]) > 1
     }
-    return _TEXT_WIDTHS.get(widths.pop()) if len(widths) == 1 else None
+    if len(widths) == 1 and (kind := _TEXT_WIDTHS.get(widths.pop())):
+        return kind
+    return "sdxl" if any(_SDXL_NAME.fullmatch(layer) for layer, _ in names.values()) else None
 
 
 # --------------------------------------------------------------------------------------------- which layer a name means
