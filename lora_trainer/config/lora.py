@@ -12,15 +12,17 @@ from lora_trainer.config.lora_loss import NoiseAndLoss
 from lora_trainer.config.lora_model import Launch, Model, Performance, Precision
 from lora_trainer.config.lora_network import Blocks, Network, OtherLayers
 from lora_trainer.config.lora_optimization import LearningRate, Length, Optimizer
-from lora_trainer.config.lora_saving import Bookkeeping, Samples, Saving, States
+from lora_trainer.config.lora_saving import Bookkeeping, HuggingFace, Samples, Saving, States
 
 ADAPTIVE_RATE = 1.0
+RESUME = "resume"  # resume_from_huggingface: the address stands in that key
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
 class LoraPreset(
     Model, Data, Buckets, Captions, Caches, Network, LearningRate, Optimizer, Length, NoiseAndLoss,
-    Precision, Performance, Saving, Samples, CommonPreset, Blocks, OtherLayers, States, Launch, Bookkeeping,
+    Precision, Performance, Saving, Samples, CommonPreset, Blocks, OtherLayers, States, HuggingFace, Launch,
+    Bookkeeping,
 ):  # fmt: skip
     """A checked LoRA preset. What a key means stands beside its field, in the class of its subject."""
 
@@ -78,6 +80,16 @@ class LoraPreset(
         if self.stop_text_encoder_training_pct < 0:
             return None
         return self._rate(self.text_encoder_lr, other=self.unet_lr)
+
+    @property
+    def resumes_from(self) -> str:
+        """The state to go on from, a folder or the hub's address of one; empty for none."""
+        from_hub = self.resume_from_huggingface.strip()
+        return self.resume if from_hub in ("", RESUME) else from_hub
+
+    @property
+    def resumes_from_hub(self) -> bool:
+        return bool(self.resume_from_huggingface.strip())
 
     def _rate(self, own: float, other: float) -> float | None:
         if own == 0 and other > 0:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
 from lora_trainer.config.lora_network_rules import network
+from lora_trainer.config.lora_saving_rules import saving
 from lora_trainer.config.tracker_rules import trackers
 
 if TYPE_CHECKING:
@@ -247,5 +248,5 @@ def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Finding
 
 LORA_RULES: tuple[Rule, ...] = (
     model, network, buckets, caches, captions, noise, loss,
-    rates, adaptive_optimizer, schedule, length, zeros, samples, trackers,
+    rates, adaptive_optimizer, schedule, length, zeros, samples, trackers, saving,
 )  # fmt: skip

@@ -8,9 +8,7 @@ from typing import Annotated, Literal
 from pydantic import SecretStr
 
 from lora_trainer.config.kinds import AnyCase, Count, PathText, Secret, Switch, Text
-from lora_trainer.config.setting import no_effect, not_yet, setting
-
-NO_UPLOAD = "nothing is uploaded"
+from lora_trainer.config.setting import no_effect, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +16,9 @@ class Saving:
     """The LoRA files. The last one is output_name without a number."""
 
     save_model_as: Annotated[Literal["safetensors", "ckpt", "pt"], AnyCase()] = setting(
-        "safetensors", "The format of the LoRA file.", later=("ckpt", "pt"), may_change=True
+        "safetensors",
+        "The format of the LoRA file. ckpt and pt are pickles without metadata; no tool needs them any more.",
+        may_change=True,
     )
     save_precision: Annotated[Literal["fp16", "bf16", "float"], AnyCase()] = setting(
         "fp16", "The number format of every tensor in the file; float is 32 bits.", may_change=True
@@ -28,54 +28,81 @@ class Saving:
     )
     save_every_n_steps: Count = setting(0, "Write a file at every n-th step; 0 is never.", may_change=True)
     training_comment: Text = setting("", "Text for the file's metadata, such as trigger words.", may_change=True)
-    save_last_n_steps: Count = setting(
-        0, "Delete files that are more than this many steps old.", effect=not_yet(), may_change=True
-    )
-    save_last_n_steps_state: Count = setting(
-        0, "Delete states that are more than this many steps old.", effect=not_yet(), may_change=True
-    )
     save_last_n_epochs: Count = setting(
-        0, "Delete files that are more than this many epochs old.", effect=not_yet(), may_change=True
+        0, "How many of the files saved by epochs stay; 0 is all of them.", may_change=True
+    )
+    save_last_n_steps: Count = setting(
+        0,
+        "How many of the files saved by steps stay; 0 is all of them. In sd-scripts it is a distance in steps.",
+        may_change=True,
     )
     save_last_n_epochs_state: Count = setting(
-        0, "Delete states that are more than this many epochs old.", effect=not_yet(), may_change=True
+        0, "How many of the states saved by epochs stay; 0 is as many as of the files.", may_change=True
     )
-    metadata_title: Text = setting("", "Metadata: title.", effect=not_yet(), may_change=True)
-    metadata_author: Text = setting("", "Metadata: author.", effect=not_yet(), may_change=True)
-    metadata_description: Text = setting("", "Metadata: description.", effect=not_yet(), may_change=True)
-    metadata_license: Text = setting("", "Metadata: licence.", effect=not_yet(), may_change=True)
-    metadata_tags: Text = setting("", "Metadata: tags.", effect=not_yet(), may_change=True)
+    save_last_n_steps_state: Count = setting(
+        0,
+        "How many of the states saved by steps stay; 0 is as many as of the files. In sd-scripts it is a distance in "
+        "steps.",
+        may_change=True,
+    )
+    metadata_title: Text = setting("", "The title in the file's metadata; without it, output_name.", may_change=True)
+    metadata_author: Text = setting("", "The author in the file's metadata.", may_change=True)
+    metadata_description: Text = setting("", "The description in the file's metadata.", may_change=True)
+    metadata_license: Text = setting("", "The licence in the file's metadata.", may_change=True)
+    metadata_tags: Text = setting("", "Tags in the file's metadata, separated by commas.", may_change=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class States:
-    """The states from which kohya_ss resumes. Here the rolling checkpoint does that."""
+    """Lasting states to go on from, beside the rolling checkpoint that an interrupted run goes on from by itself."""
 
-    save_state: Switch = setting(False, "Keep a state beside every file.", effect=not_yet(), may_change=True)
-    save_state_on_train_end: Switch = setting(False, "Keep a state at the end.", effect=not_yet(), may_change=True)
-    resume: PathText = setting(
-        "",
-        "A state to go on from. Not needed after an interruption: the same command goes on by itself.",
-        effect=not_yet(),
+    save_state: Switch = setting(
+        False,
+        "Keep a state beside every file, in a folder such as my_lora-000002-state, and one at the end: the weights in "
+        "full precision and the optimizer's state.",
         may_change=True,
     )
-    save_state_to_huggingface: Switch = setting(False, "Upload states.", effect=not_yet(), may_change=True)
-    resume_from_huggingface: Text = setting(
-        "", "Download a state.", effect=not_yet(), may_change=True, old_values={False: ""}
+    save_state_on_train_end: Switch = setting(
+        False, "Keep a state at the end, in a folder such as my_lora-state.", may_change=True
     )
-    huggingface_repo_id: Text = setting("", "Upload: the repository.", effect=not_yet(), may_change=True)
+    resume: PathText = setting(
+        "",
+        "The folder of a state to go on from, of this or another training with layers of the same size; of a state of "
+        "sd-scripts the weights are taken. Not needed after an interruption: the same command goes on by itself.",
+        may_change=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFace:
+    """Uploads to the Hugging Face hub, and states from there."""
+
+    huggingface_repo_id: Text = setting(
+        "",
+        "The repository to which every file is uploaded, such as me/my-loras; it is made when missing.",
+        may_change=True,
+    )
     huggingface_token: Secret = setting(
-        SecretStr(""), "Upload: the token.", effect=no_effect(NO_UPLOAD), may_change=True
+        SecretStr(""),
+        "The access token; never logged, shown or saved. Without it, that of `hf auth login` or the variable HF_TOKEN, "
+        "which are safer.",
+        may_change=True,
     )
-    huggingface_repo_type: Text = setting(
-        "", "Upload: the repository's type.", effect=no_effect(NO_UPLOAD), may_change=True
+    huggingface_repo_type: Annotated[Literal["model", "dataset", "space"], AnyCase()] = setting(
+        "model", "The type of that repository.", may_change=True
     )
-    huggingface_repo_visibility: Text = setting(
-        "", "Upload: private or public.", effect=no_effect(NO_UPLOAD), may_change=True
+    huggingface_repo_visibility: Annotated[Literal["private", "public"], AnyCase()] = setting(
+        "private", "Who can see the repository, if it is made.", may_change=True
     )
-    huggingface_path_in_repo: Text = setting("", "Upload: the path.", effect=no_effect(NO_UPLOAD), may_change=True)
-    async_upload: Switch = setting(
-        False, "Upload while training goes on.", effect=no_effect(NO_UPLOAD), may_change=True
+    huggingface_path_in_repo: Text = setting("", "The folder in the repository; without it, its root.", may_change=True)
+    save_state_to_huggingface: Switch = setting(False, "Upload the states too.", may_change=True)
+    async_upload: Switch = setting(False, "Upload while the training goes on, instead of waiting.", may_change=True)
+    resume_from_huggingface: Text = setting(
+        "",
+        "A state on the hub to go on from: user/repository/folder[:revision[:type]]. The word resume, or true, says "
+        "that the key resume holds it.",
+        may_change=True,
+        old_values={False: "", True: "resume"},
     )
 
 

@@ -21,15 +21,31 @@ STATE, MANIFEST = "state.pt", "manifest.json"
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint whose manifest was read; its tensors are checked when they are loaded."""
+    """A checkpoint whose manifest was read.
+
+    `kept` ones are states that a preset names. They may be of another run, and `changes` says what was different there.
+    """
 
     folder: Path
     manifest: Mapping[str, Any]
+    changes: tuple[str, ...] = ()
+    kept: bool = False
 
     @property
     def step(self) -> int:
         """The number of steps that were done."""
         return int(self.manifest["step"])
+
+    def load(self) -> dict[str, Any]:
+        """The saved state, on the CPU. Read without unpickling anything but tensors and plain values."""
+        state: dict[str, Any] = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
+        return state
+
+
+def read_state(folder: Path) -> Found | None:
+    """The state in a folder, if it is there and whole."""
+    manifest = _whole(folder)
+    return None if manifest is None else Found(folder, manifest)
 
 
 class CheckpointFolder:
@@ -41,15 +57,7 @@ class CheckpointFolder:
 
     def newest(self) -> Found | None:
         """The newest whole checkpoint, or None. What is damaged is passed over."""
-        for folder in self._folders():
-            if (manifest := _whole(folder)) is not None:
-                return Found(folder, manifest)
-        return None
-
-    def load(self, found: Found) -> dict[str, Any]:
-        """The saved state, on the CPU. Read without unpickling anything but tensors and plain values."""
-        state: dict[str, Any] = torch.load(found.folder / STATE, map_location="cpu", weights_only=True)
-        return state
+        return next((found for folder in self._folders() if (found := read_state(folder)) is not None), None)
 
     def save(self, step: int, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> Path:
         """Write a checkpoint, then remove the older ones. OSError or RuntimeError when the disk is full; the newest

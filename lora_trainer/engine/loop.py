@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,10 @@ from safetensors import SafetensorError
 
 from lora_trainer.engine.cadence import Cadence, Length, Timer
 from lora_trainer.engine.checkpoints import CheckpointFolder, Found
+from lora_trainer.engine.commands import COMMANDS, DEAF, SAMPLE, SAVE, STOP, STOP_AFTER_EPOCH, Command, Commands
 from lora_trainer.engine.console import RunDisplay, run_display
+from lora_trainer.engine.hub import NO_UPLOADS, Uploads
+from lora_trainer.engine.kept_files import KEEP_ALL, STATE_ENDING, Keep, keep_state, numbered, surplus
 from lora_trainer.engine.metrics import Reading, Readings, Speed, Window, memory_gib
 from lora_trainer.engine.optimizers import rates, settled
 from lora_trainer.engine.phase import Trainer
@@ -45,7 +47,6 @@ class RunSettings:
     folder: RunFolder
     fingerprint: Mapping[str, Any]
     save: Cadence
-    keep_last: int
     preview: Cadence
     validation: Validation
     checkpoint: Cadence
@@ -56,6 +57,10 @@ class RunSettings:
     seed: int
     continue_command: str
     preview_first: bool = True  # before the first step too
+    keep: Keep = KEEP_ALL
+    uploads: Uploads = NO_UPLOADS
+    commands: Commands = DEAF
+    resumed: str = ""  # what the preset asks to go on from
 
 
 class Loop:
@@ -78,6 +83,7 @@ class Loop:
         self.speed = Speed()
         self.timer = Timer(settings.checkpoint_minutes)
         self._running = ""  # the part of the running line that changes with each log line
+        self._last_epoch = False  # whether the run is to stop when this epoch ends
 
     def run(self, found: Found | None) -> Path | None:
         """Train to the end and give the exported file (in the main process). Stopped and NonFiniteError pass on."""
@@ -114,10 +120,11 @@ class Loop:
         done = step + 1
         self.readings.push(done, result, self._rates() if self._logged(done) else None)
         self._read(display, leave=1)
-        self._events(done, display)
-        if self._told_to_stop(done):
-            self._read(display, leave=0)
-            self._stop(done)
+        asked = self._asked(done)
+        self._events(done, display, asked)
+        self._last_epoch = self._last_epoch or STOP_AFTER_EPOCH in asked
+        if done < self.length.total_steps:
+            self._stop_if_told(done, display, now=STOP in asked)
 
     def _read(self, display: RunDisplay, leave: int) -> None:
         """Take in the numbers of finished steps; the last `leave` are still under way."""
@@ -152,31 +159,35 @@ class Loop:
 
     # -- what happens between steps ---------------------------------------------------------------------------------
 
-    def _events(self, done: int, display: RunDisplay) -> None:
+    def _events(self, done: int, display: RunDisplay, asked: Collection[Command | None]) -> None:
+        """What is due after a step, or asked for by a person."""
         save, preview, checkpoint = self.settings.save, self.settings.preview, self.settings.checkpoint
         epoch_ends = self.length.ends_epoch(done)
         by_epoch, by_step = save.due_epoch(done, self.length), save.due_step(done, self.length)
         wanted = checkpoint.due_epoch(done, self.length) or checkpoint.due_step(done, self.length)
-        wanted = self._asked_of_all(done, self.timer.due()) or wanted
+        wanted = wanted or None in asked or SAVE in asked
+        drawn = SAMPLE in asked
         previews = preview.due_epoch(done, self.length) or preview.due_step(done, self.length)
         validation = self.settings.validation.cadence
         validates = validation.due_epoch(done, self.length) or validation.due_step(done, self.length)
-        if not (by_epoch or by_step or wanted or previews or validates):
+        if not (by_epoch or by_step or wanted or previews or validates or drawn):
             return
         began = time.perf_counter()
         self._read(display, leave=0)
-        if by_epoch:
-            self._export(f"{self.settings.folder.name}-{self.length.epoch(done):06d}", done)
-        if by_step:
-            self._export(f"{self.settings.folder.name}-step{done:08d}", done)
-        if by_epoch or by_step:
-            self._drop_old_files()
+        names = [numbered(self.settings.folder.name, epoch=self.length.epoch(done))] if by_epoch else []
+        if by_step or (SAVE in asked and not names and done < self.length.total_steps):
+            names.append(numbered(self.settings.folder.name, step=done))
+        for name in names:
+            self._export(name, done)
         if validates:
             self._validate(done)
-        if previews:
-            self._preview(done, by_epoch=epoch_ends and preview.due_epoch(done, self.length))
-        if wanted:
-            self._checkpoint(done)
+        if previews or drawn:
+            self._preview(done, by_epoch=epoch_ends and preview.due_epoch(done, self.length), asked=drawn)
+        states = names if self.settings.keep.states else []
+        if wanted or states:
+            self._checkpoint(done, states)
+        if names:
+            self._drop_surplus()
         self.speed.exclude(time.perf_counter() - began)
 
     def _export(self, name: str, done: int) -> Path | None:
@@ -187,6 +198,7 @@ class Loop:
                 with settled(self.trainer.phases):
                     path = self.trainer.export(self.settings.folder.path / name, done)
                 log.info("saved %s", path)
+                self.settings.uploads.file(path)
             except SAVE_ERRORS as error:
                 free = self.checkpoints.free_gib()
                 problem = f"{self.settings.folder.path}: cannot write {name} ({free:.2f} GiB are free): {error}"
@@ -195,8 +207,8 @@ class Loop:
             raise Refusal(f"{problem}. Make room and give the same command again: it goes on from the last checkpoint")
         return path
 
-    def _preview(self, done: int, by_epoch: bool = False) -> None:
-        if not self.settings.preview.enabled:
+    def _preview(self, done: int, by_epoch: bool = False, asked: bool = False) -> None:
+        if not (self.settings.preview.enabled or asked):
             return
         if self.processes.is_main:
             label = f"e{self.length.epoch(done):06d}" if by_epoch else f"{done:06d}"
@@ -205,6 +217,8 @@ class Loop:
                     pictures = self.trainer.preview(self.settings.folder.samples, label, done)
                 for picture in pictures:
                     log.info("sample %s", picture.path)
+                if asked and not pictures:
+                    log.info("there is nothing to draw: the preset names no previews")
                 self.settings.track.log_pictures(pictures, done)
             except (OSError, torch.OutOfMemoryError) as error:  # no reason to lose a night's training
                 log.warning("no preview at step %d: %s", done, error)
@@ -226,37 +240,30 @@ class Loop:
         if self.processes.any(improved):
             self._export(f"{self.settings.folder.name}-best", done)
 
-    def _drop_old_files(self) -> None:
-        """All but the last `keep_last` of the files that were saved on the way."""
-        if not (self.settings.keep_last and self.processes.is_main):
-            return
-        folder, name, suffix = self.settings.folder.path, self.settings.folder.name, self.trainer.suffix
-        pattern = re.compile(rf"{re.escape(name)}-(?:step\d{{8}}|\d{{6}}){re.escape(suffix)}")
-        found = [file for file in folder.iterdir() if pattern.fullmatch(file.name)]
-        found.sort(key=lambda file: file.stat().st_mtime_ns)
-        for file in found[: -self.settings.keep_last]:
-            file.unlink(missing_ok=True)
-
     # -- state ------------------------------------------------------------------------------------------------------
 
     def _begin(self, found: Found | None) -> int:
         """Restore the state, or make the folder ready for a new run. Gives the number of steps already done."""
         start = 0
         if found is not None:
-            start = self.state.restore(self.checkpoints.load(found), self.checkpoints.folder)
+            start = self.state.restore(found)
+            if found.kept and not self.settings.folder.file(f"-best{self.trainer.suffix}").exists():
+                self.best.load_state_dict({})  # of a file that is elsewhere
+            for change in found.changes:
+                log.info("made differently from here on: %s", change)
             note_other_machine(found, machine_facts(self.processes))
             log.info("going on from step %d of %d (%s)", start, self.length.total_steps, found.folder)
         if self.processes.is_main:
             self.settings.folder.claim()
-            if found is None:
+            if found is None or found.kept:
                 self.checkpoints.clear()
             self.settings.folder.cut_metrics(start)
         self._status("running", step=start)
         self.processes.barrier()
         return start
 
-    def _checkpoint(self, done: int) -> bool:
-        """Save everything that a continuation needs, and say whether that went well.
+    def _checkpoint(self, done: int, names: Sequence[str] = ()) -> bool:
+        """Save everything that a continuation needs, and say whether that went well; keep it under these names too.
 
         A full disk is no reason to lose the run: it goes on, and the checkpoint before is still there.
         """
@@ -264,9 +271,12 @@ class Loop:
         saved = True
         if self.processes.is_main:
             try:
-                manifest = {"fingerprint": dict(self.settings.fingerprint), "machine": machine_facts(self.processes)}
-                self.checkpoints.save(done, self.state.collect(done), manifest)
+                run = {"fingerprint": dict(self.settings.fingerprint), "resumed": self.settings.resumed}
+                manifest = {**run, "machine": machine_facts(self.processes)}
+                folder = self.checkpoints.save(done, self.state.collect(done), manifest)
                 self._status("running", step=done)
+                for name in names:
+                    self._keep_state(folder, name)
             except SAVE_ERRORS as error:
                 saved = False
                 free = self.checkpoints.free_gib()
@@ -275,6 +285,17 @@ class Loop:
         self.timer.restart()
         return saved
 
+    def _keep_state(self, checkpoint: Path, name: str) -> None:
+        state = self.settings.folder.path / (name + STATE_ENDING)
+        keep_state(checkpoint, state)
+        log.info("state %s", state)
+        self.settings.uploads.state(state)
+
+    def _drop_surplus(self) -> None:
+        if self.processes.is_main:
+            for path in surplus(self.settings.folder, self.trainer.suffix, self.settings.keep):
+                self.settings.uploads.remove(path)
+
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _finish(self) -> Path | None:
@@ -282,34 +303,59 @@ class Loop:
         if self.settings.validation.cadence.enabled:
             self._validate(done)
         result = self._export(self.settings.folder.name, done)
+        if self.settings.keep.states or self.settings.keep.state_at_end:
+            self._checkpoint(done, [self.settings.folder.name])
         self._preview(done)
-        self._status("finished", step=done, result=str(result), fingerprint=dict(self.settings.fingerprint))
+        facts = {"fingerprint": dict(self.settings.fingerprint), "resumed": self.settings.resumed}
+        self._status("finished", step=done, result=str(result), **facts)
         if self.processes.is_main:
             self.checkpoints.clear()
         self.processes.barrier()
         return result
 
-    def _told_to_stop(self, done: int) -> bool:
-        if done >= self.length.total_steps:
-            return False
-        return self._asked_of_all(done, self.stop.signal is not None)
+    def _asked(self, done: int) -> set[Command | None]:
+        """The commands that a person has given to any process; None stands for the clock of the checkpoints."""
+        commands = self.settings.commands
+        if commands is not DEAF:
+            commands.look()
+        known = (None, *COMMANDS)
+        flags = [self.timer.due(), *(command in commands.heard for command in COMMANDS)]
+        asked = {each for each, flag in zip(known, self._of_all(done, flags), strict=True) if flag}
+        commands.heard -= asked
+        return asked
 
-    def _asked_of_all(self, done: int, flag: bool) -> bool:
-        """A flag of any process, so that all do the same. On several GPUs only now and then: the answer takes time."""
-        if self.processes.world == 1:
-            return flag
-        if self.processes.device.type != "cpu" and done % ASK_EVERY:
-            return False
-        return self.processes.any(flag)
+    def _of_all(self, done: int, flags: Sequence[bool]) -> Sequence[bool]:
+        """Flags of any process, so that all do the same. On several GPUs only now and then: the answer takes time."""
+        seldom = self.processes.world > 1 and self.processes.device.type != "cpu"
+        if seldom and done % ASK_EVERY and not self.length.ends_epoch(done):
+            return [False] * len(flags)
+        return self.processes.any_of(flags)
 
-    def _stop(self, done: int) -> None:
-        saved = self._checkpoint(done)
-        number = self.stop.signal or 15
-        self._status("stopped", step=done, exit_status=128 + number, continue_with=self.settings.continue_command)
+    def _stop_if_told(self, done: int, display: RunDisplay, *, now: bool) -> None:
+        if any(self._of_all(done, [self.stop.signal is not None])):
+            self._read(display, leave=0)
+            self._stop(done, self.stop.signal or 15)
+        ends = self._last_epoch and self.length.ends_epoch(done)
+        if not (now or ends):
+            return
+        self._read(display, leave=0)
+        name = numbered(self.settings.folder.name, epoch=self.length.epoch(done))
+        fresh = ends and not self.settings.save.due_epoch(done, self.length)
+        if fresh:
+            self._export(name, done)
+        self._stop(done, 0, [name] if fresh and self.settings.keep.states else [])
+
+    def _stop(self, done: int, number: int, states: Sequence[str] = ()) -> None:
+        """Because of a signal, or of a command when the number is 0."""
+        saved = self._checkpoint(done, states)
+        self._drop_surplus()
+        stopped = Stopped(number)
+        facts = {"exit_status": stopped.exit_status, "continue_with": self.settings.continue_command}
+        self._status("stopped", step=done, **facts)
         what = "everything is saved" if saved else "its checkpoint could not be written, the one before is still there"
         log.info("stopped after step %d of %d; %s", done, self.length.total_steps, what)
         log.info("to go on, give the same command again: %s", self.settings.continue_command)
-        raise Stopped(number)
+        raise stopped
 
     def _refuse_nonfinite(self, reading: Reading) -> None:
         names = sorted(set(reading.suspects()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -88,6 +89,12 @@ class Processes:
         if self.world == 1:
             return flag
         return bool(self.sum_(torch.tensor([float(flag)], device=self.device)).item())
+
+    def any_of(self, flags: Sequence[bool]) -> list[bool]:
+        """Of each flag whether it holds in any process; one synchronisation for all of them."""
+        if self.world == 1:
+            return list(flags)
+        return [found > 0 for found in self.sum_(torch.tensor(list(map(float, flags)), device=self.device)).tolist()]
 
     def gather(self, items: list[T]) -> list[T]:
         """The lists of all processes, joined in the order of their ranks."""

@@ -45,6 +45,10 @@ class RunFolder:
     def samples(self) -> Path:
         return self.path / "sample"
 
+    def file(self, ending: str) -> Path:
+        """A file of this run, such as `-best.safetensors`."""
+        return self.path / f"{self.name}{ending}"
+
     def status(self) -> dict[str, Any] | None:
         """What this run said last, or None when it never ran here."""
         for file in (self.status_file, self._aside(STATUS, self.name)):

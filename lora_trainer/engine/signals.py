@@ -16,11 +16,11 @@ LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")  # what accele
 
 
 class Stopped(BaseException):
-    """A signal ended the run before there was anything to save, or after it was saved."""
+    """A signal, or with 0 a command, ended the run before there was anything to save, or after it was saved."""
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(number)
-        self.exit_status = 128 + number
+        self.exit_status = 128 + number if number else 0
         self.message = message
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.engine.cadence import NEVER, Cadence
+from lora_trainer.engine.hub import HubSettings
+from lora_trainer.engine.kept_files import KEEP_ALL, Keep
+from lora_trainer.engine.resume import NOTHING_RESUMED, Resumed
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 
 
@@ -14,13 +17,14 @@ from lora_trainer.engine.validation import NO_VALIDATION, Validation
 class Job:
     """Plain data, so that the main process can look and tell the others. A trainer's own job adds what it found.
 
-    `fingerprint` is everything that decides about the steps already made.
+    `fingerprint` is everything that decides about the steps already made, `resumed` what the preset asks to go on from.
     """
 
     preset: CommonPreset
     seed: int
     world: int
     fingerprint: dict[str, Any]
+    resumed: Resumed = field(default=NOTHING_RESUMED, kw_only=True)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -40,9 +44,14 @@ class Job:
         return NEVER
 
     @property
-    def keep_last(self) -> int:
-        """How many of those files stay; 0 is all."""
-        return 0
+    def keep(self) -> Keep:
+        """How many of those files stay, and whether there are states beside them."""
+        return KEEP_ALL
+
+    @property
+    def hub(self) -> HubSettings | None:
+        """Where the files are uploaded."""
+        return None
 
     @property
     def previews(self) -> Cadence:

@@ -26,7 +26,7 @@ from lora_trainer.models.attention import use_attention
 from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.fp8_storage import store_in_8_bits
 from lora_trainer.models.kohya_keys import Part, by_kohya_name
-from lora_trainer.models.lora_file import SAVE_DTYPES, adapter_file_bytes
+from lora_trainer.models.lora_file import SAVE_DTYPES, adapter_file_bytes, adapter_file_tensors
 from lora_trainer.models.text_encoding import reachable_layers
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.diffusion_data import DiffusionData, NoiseSettings
@@ -57,7 +57,10 @@ class LoraTrainer:
     names: Mapping[Part, Mapping[str, str]]  # kohya's name of each layer, by part and path
     facts: LoraFacts
     state: Mapping[str, Stateful] = field(default_factory=dict)
-    suffix: str = ".safetensors"
+
+    @property
+    def suffix(self) -> str:
+        return f".{self.job.preset.save_model_as}"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,8 +86,13 @@ class LoraTrainer:
         models = parts_of(self.base)
         layers = by_kohya_name(self.names, {part: adapter_tensors(models[part]) for part in self.names})
         path = stem.with_name(stem.name + self.suffix)
-        metadata = self.facts.metadata(done, self.total_steps, self.steps_per_epoch)
-        atomic.write_bytes(path, adapter_file_bytes(layers, SAVE_DTYPES[self.job.preset.save_precision], metadata))
+        dtype = SAVE_DTYPES[self.job.preset.save_precision]
+        if self.suffix == ".safetensors":
+            metadata = self.facts.metadata(done, self.total_steps, self.steps_per_epoch)
+            atomic.write_bytes(path, adapter_file_bytes(layers, dtype, metadata))
+        else:
+            with atomic.staged_file(path) as file:  # an open file: torch puts a path's name into the bytes
+                torch.save(adapter_file_tensors(layers, dtype), file)
         return path
 
     def preview(self, folder: Path, label: str, done: int) -> Sequence[DrawnPicture]:
@@ -195,7 +203,7 @@ def _add_lora(job: LoraJob, base: BaseModel) -> Names:
     for model in models.values():
         model.requires_grad_(False)
     trained = {part: model for part, model in models.items() if rates[part] is not None}
-    names = build_network(LoraNetwork(preset, base), trained, job.seed)
+    names = build_network(LoraNetwork(preset, base, job.resumed.weights), trained, job.seed)
     for index, (part, encoder) in enumerate((part, models[part]) for part in TEXT_PARTS if part in models):
         if part in names:
             layers = cast(Any, encoder).config.num_hidden_layers

@@ -17,11 +17,14 @@ from lora_trainer.data.captions import CaptionSettings
 from lora_trainer.data.folders import Picture, read_folders
 from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize, survey
 from lora_trainer.engine.cadence import NEVER, Cadence
+from lora_trainer.engine.hub import HubSettings
+from lora_trainer.engine.kept_files import Keep
 from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.lora_checks import lora_problems
+from lora_trainer.trainers.lora_resume import check_resume
 from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,33 @@ class LoraJob(Job):
     @property
     def saves(self) -> Cadence:
         return Cadence(self.preset.save_every_n_epochs, self.preset.save_every_n_steps)
+
+    @property
+    def keep(self) -> Keep:
+        preset = self.preset
+        return Keep(
+            states=preset.save_state,
+            state_at_end=preset.save_state_on_train_end,
+            epoch_files=preset.save_last_n_epochs,
+            step_files=preset.save_last_n_steps,
+            epoch_states=preset.save_last_n_epochs_state or preset.save_last_n_epochs,
+            step_states=preset.save_last_n_steps_state or preset.save_last_n_steps,
+        )
+
+    @property
+    def hub(self) -> HubSettings | None:
+        preset = self.preset
+        if not preset.huggingface_repo_id:
+            return None
+        return HubSettings(
+            preset.huggingface_repo_id.strip(),
+            preset.huggingface_token.get_secret_value(),
+            preset.huggingface_repo_type,
+            preset.huggingface_repo_visibility == "private",
+            preset.huggingface_path_in_repo.strip(),
+            preset.async_upload,
+            preset.save_state_to_huggingface,
+        )
 
     @property
     def previews(self) -> Cadence:
@@ -108,6 +138,7 @@ def check_lora(loaded: Loaded) -> None:
     _found(lambda: _base(preset), problems)
     _found(lambda: read_prompts(preset.sample_prompts, 0), problems)
     _found(lambda: _pictures(preset), problems)
+    _found(lambda: check_resume(preset), problems)
     if problems:
         raise Refusal(*problems)
 

@@ -81,6 +81,14 @@ class LoraNetwork:
 
     preset: LoraPreset
     base: BaseModel
+    resumed_weights: Path | None = None  # they come before network_weights
+
+    @property
+    def first_weights(self) -> tuple[str, Path] | None:
+        """The file that the layers begin with, and the key that names it."""
+        if self.resumed_weights is not None:
+            return "resume", self.resumed_weights
+        return ("network_weights", Path(self.preset.network_weights)) if self.preset.network_weights else None
 
     @property
     def algo(self) -> str:
@@ -192,7 +200,8 @@ def _algo(name: str) -> str:
 def build_network(network: LoraNetwork, models: Mapping[Part, nn.Module], seed: int) -> Names:
     """Put the layers into the models that are to be trained. Gives their names in the file, by part and path."""
     preset = network.preset
-    weights = read_adapter_file(Path(preset.network_weights)) if preset.network_weights else None
+    first = network.first_weights
+    weights = read_adapter_file(first[1]) if first is not None else None
     names: dict[Part, dict[str, str]] = {}
     for part, model in models.items():
         plans = network.plans(part, model)
@@ -210,25 +219,26 @@ def build_network(network: LoraNetwork, models: Mapping[Part, nn.Module], seed: 
             for name, weight in model.named_parameters():
                 if ".lora_A." in name:
                     weight.requires_grad_(False)
-    if weights is not None:
-        _start_from(weights, names, models, preset.network_weights)
+    if weights is not None and first is not None:
+        _start_from(weights, names, models, first)
     return names
 
 
-def _start_from(weights: AdapterFile, names: Names, models: Mapping[Part, nn.Module], path: str) -> None:
-    """network_weights: what the file has of the layers that are trained."""
+def _start_from(weights: AdapterFile, names: Names, models: Mapping[Part, nn.Module], source: tuple[str, Path]) -> None:
+    """What the file has of the layers that are trained. The source is a key and the file that it names."""
+    key, path = source
     known = {name for of_part in names.values() for name in of_part.values()}
     taken = {name: tensors for name, tensors in weights.layers.items() if name in known}
     if not taken:
         raise Refusal(
-            f"network_weights: {path} has none of the layers that are trained here (it has {_first(weights.layers)}, "
+            f"{key}: {path} has none of the layers that are trained here (it has {_first(weights.layers)}, "
             f"here there is {_first(known)}); give a file of the same family of base models"
         )
     for part, tensors in by_module_path(names, taken).items():
         try:
             load_adapter(models[part], tensors)
         except Refusal as refusal:
-            raise Refusal(*(f"network_weights: {path}: {problem}" for problem in refusal.problems)) from refusal
+            raise Refusal(*(f"{key}: {path}: {problem}" for problem in refusal.problems)) from refusal
     left, new = len(weights.layers) - len(taken), len(known) - len(taken)
     log.info(
         "%s: %d layers taken over%s%s", path, len(taken), f", {left} are not trained here" if left else "",

@@ -7,6 +7,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.reader import Loaded
 from lora_trainer.engine.cadence import Cadence
+from lora_trainer.engine.commands import forget_old_commands, listening
 from lora_trainer.engine.console import set_up_logging
+from lora_trainer.engine.hub import check_hub, open_uploads
 from lora_trainer.engine.loop import Loop, RunSettings
 from lora_trainer.engine.plan import dry_run
 from lora_trainer.engine.precision import choose_precision
 from lora_trainer.engine.processes import Processes
-from lora_trainer.engine.resume import AlreadyFinished, find_start
+from lora_trainer.engine.resume import NOTHING_RESUMED, AlreadyFinished, Resumed, find_start
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.signals import StopRequest
 from lora_trainer.engine.step import NonFiniteError
@@ -85,24 +88,25 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     folder = RunFolder(Path(preset.output_dir), preset.output_name)
     check_trackers(preset)
     _say(loaded)
-    job: Job = _from_main(
-        processes, lambda: start.call("inspect", loaded, processes.world, _seed(preset, folder, restart))
-    )
+    job: Job = _from_main(processes, lambda: _inspect(loaded, processes.world, folder, restart))
     precision, note = choose_precision(job.mixed_precision, processes.device)
     if note:
         log.info("note: %s", note)
     job.fingerprint["mixed_precision"] = precision.name
     if dry:
         trainer = start.call("build", job, processes, precision, True)
-        dry_run(
-            trainer, start.call("plan", trainer), _settings(loaded, job, folder, NO_TRACKERS), processes, precision
-        )
+        dry_run(trainer, start.call("plan", trainer), _settings(loaded, job, folder, NO_TRACKERS), processes, precision)
         return
-    found = _from_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart))
+    found = _from_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart, job.resumed))
+    _from_main(processes, lambda: check_hub(job.hub))
+    if processes.is_main:
+        forget_old_commands(folder.path)
     with open_trackers(preset, folder, processes, found.step if found else 0) as track:
         trainer = start.call("build", job, processes, precision, False)
-        loop = Loop(trainer, _settings(loaded, job, folder, track), processes, precision, stop)
-        result = loop.run(found)
+        settings = _settings(loaded, job, folder, track)
+        with open_uploads(job.hub, processes.is_main) as uploads, listening(folder.path, processes.is_main) as commands:
+            settings = replace(settings, uploads=uploads, commands=commands)
+            result = Loop(trainer, settings, processes, precision, stop).run(found)
     if processes.is_main:
         _say_where(result, folder, preset)
 
@@ -125,10 +129,19 @@ def _from_main(processes: Processes, look: Callable[[], Any]) -> Any:
     return value
 
 
-def _seed(preset: CommonPreset, folder: RunFolder, restart: bool) -> int:
-    """The preset's, or for 0 the one that this run drew when it began."""
-    if preset.seed:
-        return preset.seed
+def _inspect(loaded: Loaded, world: int, folder: RunFolder, restart: bool) -> Job:
+    """What is known before a model is loaded; what the run goes on from is found first, as its seed may be needed."""
+    preset, start = loaded.preset, STARTS[loaded.preset.trainer]
+    resumed = start.call("resume", preset, folder, restart) if start.resume else NOTHING_RESUMED
+    job: Job = start.call("inspect", loaded, world, _seed(preset, folder, restart, resumed))
+    job.fingerprint.update(resumed.facts)
+    return replace(job, resumed=resumed)
+
+
+def _seed(preset: CommonPreset, folder: RunFolder, restart: bool, resumed: Resumed) -> int:
+    """The preset's, or for 0 that of the state it goes on from, or the one that this run drew when it began."""
+    if preset.seed or resumed.seed:
+        return preset.seed or resumed.seed
     known = None if restart else (folder.status() or {}).get("seed")
     return int(known) if known else secrets.randbelow(2**31 - 1) + 1
 
@@ -139,7 +152,7 @@ def _settings(loaded: Loaded, job: Job, folder: RunFolder, track: Trackers) -> R
         folder=folder,
         fingerprint=job.fingerprint,
         save=job.saves,
-        keep_last=job.keep_last,
+        keep=job.keep,
         preview=job.previews,
         preview_first=job.previews_first,
         validation=job.validation,
@@ -150,6 +163,7 @@ def _settings(loaded: Loaded, job: Job, folder: RunFolder, track: Trackers) -> R
         track=track,
         seed=job.seed,
         continue_command=_command(),
+        resumed=job.resumed.text,
     )
 
 

@@ -14,6 +14,7 @@ class Start:
 
     `check(loaded)` looks at the model's header and the folders; `inspect(loaded, world, seed)` at every picture and
     gives the job; `build(job, processes, precision, dry)` loads the models; `plan(trainer)` tells them for a dry run.
+    `resume(preset, folder, restart)`, where there is one, finds what the preset asks to go on from, before `inspect`.
     `memory_advice` is what to try when the device's memory is too small.
     """
 
@@ -21,6 +22,7 @@ class Start:
     inspect: str
     build: str
     plan: str
+    resume: str = ""
     memory_advice: str = "Try a smaller batch"
 
     def call(self, which: str, *arguments: Any) -> Any:
@@ -36,6 +38,7 @@ STARTS: Mapping[str, Start] = {
         inspect="lora_trainer.trainers.lora_job:inspect_lora",
         build="lora_trainer.trainers.lora:build_lora",
         plan="lora_trainer.trainers.lora_plan:plan_lora",
+        resume="lora_trainer.trainers.lora_resume:find_resumed",
     ),
     "super_resolution": Start(
         memory_advice="In this order: mixed_precision bf16, a smaller batch_size_per_gpu with a larger accum_iter, a "

@@ -15,6 +15,7 @@ from lora_trainer.data.pair_crops import PairCrops
 from lora_trainer.data.pair_store import open_store
 from lora_trainer.data.pairs import PairSet, PairSettings, pairs_fingerprint, survey_pairs
 from lora_trainer.engine.cadence import NEVER, Cadence
+from lora_trainer.engine.kept_files import Keep
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 from lora_trainer.models.sr_networks import overflows_in_fp16
@@ -68,8 +69,8 @@ class SuperResolutionJob(Job):
         return Cadence(every_n_steps=self.preset.save_checkpoint_freq)
 
     @property
-    def keep_last(self) -> int:
-        return self.preset.keep_last
+    def keep(self) -> Keep:
+        return Keep(step_files=self.preset.keep_last)
 
     @property
     def validation(self) -> Validation:

@@ -219,7 +219,6 @@ def test_what_is_read_in_another_way_is_noted(
         ({"reg_data_dir": "reg"}, '6:19 reg_data_dir: "reg" is not supported yet; remove the key or set it to ""'),
         ({"LoRA_type": "LoCom"}, WRONG_TYPE),
         ({"optimizer": "dadaptadan2"}, WRONG_OPTIMIZER),
-        ({"save_model_as": "ckpt"}, "6:20 save_model_as: ckpt is not supported yet; write safetensors"),
         ({"trainer": "lorra"}, '6:14 trainer: found "lorra"; write one of lora, super_resolution; did you mean lora?'),
         ({"wandb_api_key": ["S3CRET"]}, "6:20 wandb_api_key: write text that is kept secret"),
     ],

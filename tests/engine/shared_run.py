@@ -121,7 +121,7 @@ def train(trainer: Pair, processes: Processes, out: Path, name: str, stop: StopR
     """How the run ended, in a word and its message."""
     folder = RunFolder(out / name, name)
     settings = RunSettings(
-        folder=folder, fingerprint={}, save=NEVER, preview=NEVER, keep_last=0, validation=NO_VALIDATION,
+        folder=folder, fingerprint={}, save=NEVER, preview=NEVER, validation=NO_VALIDATION,
         checkpoint=Cadence(every_n_steps=4),
         checkpoint_minutes=0, log_every=1, workers=0, track=NO_TRACKERS, seed=1, continue_command="again",
     )  # fmt: skip

@@ -32,7 +32,7 @@ def test_the_newest_is_found_and_read_back(checkpoints: CheckpointFolder) -> Non
     assert found is not None
     assert (found.step, found.folder.name) == (12, "step-00000012")
     assert found.manifest["fingerprint"] == {"unet_lr": 1e-4}
-    loaded = checkpoints.load(found)
+    loaded = found.load()
     assert torch.equal(loaded["weight"], torch.full((200,), 12.0))
     assert loaded["window"] == {"sums": {"loss": 0.5}}
     assert sorted(folder.name for folder in checkpoints.folder.iterdir()) == ["step-00000007", "step-00000012"]
@@ -69,7 +69,7 @@ def test_a_damaged_one_is_passed_over_and_can_be_saved_again(checkpoints: Checkp
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.step == 8
-    assert torch.equal(checkpoints.load(newest)["weight"], torch.full((200,), 8.0))
+    assert torch.equal(newest.load()["weight"], torch.full((200,), 8.0))
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, forget, garble])
@@ -129,7 +129,7 @@ def test_a_kill_at_any_moment_leaves_the_newest_whole(tmp_path: Path) -> None:
         assert found is not None
         assert found.step > newest
         newest = found.step
-        loaded = CheckpointFolder(folder).load(found)
+        loaded = found.load()
         assert torch.equal(loaded["weight"], torch.full((300_000,), float(newest)))
 
 

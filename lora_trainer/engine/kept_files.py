@@ -1,0 +1,85 @@
+"""What stays of the files and states that a run saves on its way, and under which names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_trainer import atomic
+from lora_trainer.engine.checkpoints import MANIFEST, STATE
+from lora_trainer.engine.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+STATE_ENDING = "-state"
+EPOCHS, STEPS = r"\d{6}", r"step\d{8}"  # how the names of files saved by epochs and by steps end
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Whether a state is kept beside each file and at the end, and how many of each kind stay; 0 is all of them."""
+
+    states: bool = False
+    state_at_end: bool = False
+    epoch_files: int = 0
+    step_files: int = 0
+    epoch_states: int = 0
+    step_states: int = 0
+
+
+KEEP_ALL = Keep()
+
+
+def numbered(name: str, *, epoch: int = 0, step: int = 0) -> str:
+    """The name of a file that is saved on the way, without its ending."""
+    return f"{name}-{epoch:06d}" if epoch else f"{name}-step{step:08d}"
+
+
+def surplus(folder: RunFolder, suffix: str, keep: Keep) -> Iterator[Path]:
+    """The files and states of this run beyond those that stay, the oldest first."""
+    for moments, ending, count in (
+        (EPOCHS, suffix, keep.epoch_files),
+        (STEPS, suffix, keep.step_files),
+        (EPOCHS, STATE_ENDING, keep.epoch_states),
+        (STEPS, STATE_ENDING, keep.step_states),
+    ):
+        if count:
+            pattern = re.compile(rf"{re.escape(folder.name)}-{moments}{re.escape(ending)}")
+            found = [path for path in folder.path.iterdir() if pattern.fullmatch(path.name)]
+            yield from sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))[:-count]
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder so that no half of it is left. What cannot be deleted is tried again the next time."""
+    try:
+        if path.is_dir():
+            atomic.remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:  # on Windows another program may hold it
+        log.warning("cannot be deleted: %s", error)
+
+
+def keep_state(checkpoint: Path, state: Path) -> None:
+    """Keep a checkpoint under a name of its own. Where the disk can, both share the bytes as long as both are there.
+
+    Raises OSError when the disk is full; a state of that name is gone then.
+    """
+    if state.exists():
+        atomic.remove_folder(state)
+    with atomic.staged_folder(state) as staged:
+        for name in (STATE, MANIFEST):
+            _link(checkpoint / name, staged / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Checkpoints are never written to again, so that two names for one content are safe."""
+    try:
+        os.link(source, target)
+    except (OSError, NotImplementedError):  # another file system, or one without links
+        shutil.copyfile(source, target)
