@@ -17,6 +17,10 @@ from tools import lora_tools
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for a use that is refused."""
+    return lora_tools.run(_convert, _parser(), arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = lora_tools.parser_of("convert_lora", __doc__)
     parser.add_argument("lora", type=Path, help="a .safetensors, .ckpt or .pt file")
     parser.add_argument("--to", required=True, choices=("kohya", "diffusers"), help="whose names the result has")
@@ -24,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--base", choices=("sd15", "sd21", "sdxl"), help="for which models it is, where it does not tell"
     )
     lora_tools.add_output(parser, "a .safetensors file")
-    return lora_tools.run(_convert, parser, arguments)
+    return parser
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -19,13 +19,17 @@ CLAMP_QUANTILE, LEAST_DIFFERENCE = 0.99, 0.001
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for a use that is refused."""
+    return lora_tools.run(_extract, _parser(), arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = lora_tools.parser_of("extract_lora", __doc__)
     parser.add_argument(
         "--original", required=True, type=Path, help="the model before: a checkpoint or diffusers folder"
     )
     parser.add_argument("--tuned", required=True, type=Path, help="the model after, likewise")
     parser.add_argument(
-        "--rank", type=lora_tools.rank, help="of every layer; with a --sv option the most that it may be"
+        "--rank", type=lora_tools.rank, help="of every layer, or its limit where singular values decide"
     )
     parser.add_argument(
         "--conv-rank", type=lora_tools.rank, help="take the residual blocks too, 3 x 3 kernels with this"
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lora_tools.add_precision(parser, "fp16", "float")
     lora_tools.add_device(parser)
     lora_tools.add_output(parser, "a .safetensors file")
-    return lora_tools.run(_extract, parser, arguments)
+    return parser
 
 
 def _extract(options: argparse.Namespace) -> None:

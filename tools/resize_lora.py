@@ -17,18 +17,20 @@ from tools import lora_tools
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for a use that is refused."""
+    return lora_tools.run(_resize, _parser(), arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = lora_tools.parser_of("resize_lora", __doc__)
     parser.add_argument("lora", type=Path, help="a .safetensors, .ckpt or .pt file")
-    parser.add_argument(
-        "--rank", type=lora_tools.rank, help="of the result; with a --sv option the most that it may be"
-    )
+    parser.add_argument("--rank", type=lora_tools.rank, help="of the result, or its limit where singular values decide")
     parser.add_argument("--conv-rank", type=lora_tools.rank, help="of 3 x 3 convolutions (default: the rank)")
     lora_tools.add_methods(parser)
     parser.add_argument("--verbose", action="store_true", help="tell of each layer")
     lora_tools.add_precision(parser, "same", "as the file")
     lora_tools.add_device(parser)
     lora_tools.add_output(parser, "a .safetensors file")
-    return lora_tools.run(_resize, parser, arguments)
+    return parser
 
 
 def _resize(options: argparse.Namespace) -> None:

@@ -69,6 +69,15 @@ OWN_LINES = ("ss_bucket_info", "ss_tag_frequency", "ss_dataset_dirs", "ss_reg_da
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 for a hash that is wrong, 2 for a file that is refused."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _show(options)
+    except Refusal as refusal:
+        print(refusal, file=sys.stderr)
+        return refusal.exit_status
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = lora_tools.parser_of("show_metadata", __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".safetensors, .ckpt, .pt or .pth")
     parser.add_argument("--json", action="store_true", help="everything, for programs: a list with an object per file")
@@ -77,12 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--all", action="store_true", help="every entry of the metadata as it is")
     parser.add_argument("--no-hash", action="store_true", help="do not read the whole file to check its hashes")
-    options = parser.parse_args(arguments)
-    try:
-        return _show(options)
-    except Refusal as refusal:
-        print(refusal, file=sys.stderr)
-        return refusal.exit_status
+    return parser
 
 
 def _show(options: argparse.Namespace) -> int:
