@@ -17,8 +17,11 @@ from torch import nn
 
 from lora_trainer import atomic
 from lora_trainer.draws import torch_generator
+from lora_trainer.engine import commands
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.checkpoints import CheckpointFolder
+from lora_trainer.engine.commands import DEAF, Commands
+from lora_trainer.engine.kept_files import Keep
 from lora_trainer.engine.loop import Loop, RunSettings
 from lora_trainer.engine.optimizers import Group, make_optimizer
 from lora_trainer.engine.phase import Batch, DrawnPicture, Losses, Phase
@@ -118,12 +121,14 @@ class Pair:
 
 
 def train(trainer: Pair, processes: Processes, out: Path, name: str, stop: StopRequest | None = None) -> str:
-    """How the run ended, in a word and its message."""
+    """How the run ended, in a word and its message. The main process hears commands."""
     folder = RunFolder(out / name, name)
+    commands.LOOK_EVERY_S = 0.0
     settings = RunSettings(
         folder=folder, fingerprint={}, save=NEVER, preview=NEVER, validation=NO_VALIDATION,
         checkpoint=Cadence(every_n_steps=4),
         checkpoint_minutes=0, log_every=1, workers=0, track=NO_TRACKERS, seed=1, continue_command="again",
+        commands=Commands(folder.path) if processes.is_main else DEAF, keep=Keep(states=True),
     )  # fmt: skip
     found = processes.from_main(find_start(folder, {}, trainer.total_steps, False) if processes.is_main else None)
     try:
@@ -151,10 +156,23 @@ def stopped_and_continued(processes: Processes, out: Path) -> dict[str, Any]:
     return {"ended": ended, "step": found and found.step, "again": again, "weights": trainer.numbers()}
 
 
+def commanded(processes: Processes, out: Path) -> dict[str, Any]:
+    """Files are made in the folder in steps 1 and 3 of epochs of three steps."""
+
+    def make(step: int) -> None:
+        if processes.is_main and step in (1, 3):
+            (out / "commanded" / ("save.now" if step == 1 else "stop.epoch")).touch()
+
+    ended = train(Pair(processes, after=make), processes, out, "commanded")
+    processes.barrier()
+    return {"ended": ended, "files": sorted(path.name for path in (out / "commanded").glob("commanded*"))}
+
+
 def told(processes: Processes) -> dict[str, Any]:
     return {
         "any": [processes.any(processes.rank == 0), processes.any(processes.rank == processes.world - 1)],
         "none": processes.any(False),
+        "each": processes.any_of([False, processes.rank == processes.world - 1, True]),
         "gathered": processes.gather([f"from {processes.rank}"] * (processes.rank + 1)),
         "main": processes.from_main({"rank": processes.rank}),
         "sum": float(processes.sum_(torch.tensor(processes.rank + 1.0))),
@@ -168,6 +186,7 @@ def main(out: Path) -> None:
         "ended": train(whole, processes, out, "whole"),
         "weights": whole.numbers(),
         "parted": stopped_and_continued(processes, out),
+        "commanded": commanded(processes, out),
         "nan": train(Pair(processes, broken=6), processes, out, "nan"),
         "full": train(Pair(processes), processes, out, "full"),
         "told": told(processes),

@@ -104,3 +104,14 @@ def test_one_process_needs_no_wrapping() -> None:
     processes = Processes()
     assert processes.wrap(module) is module
     assert (processes.rank, processes.world, processes.is_main) == (0, 1, True)
+
+
+def test_what_the_main_process_hears_all_do(runs: Runs) -> None:
+    ending = runs.alone["commanded"]
+    assert ending["ended"] == "stopped 0"
+    assert ending["files"] == [
+        "commanded-000002-state", "commanded-000002.json", "commanded-step00000002-state",
+        "commanded-step00000002.json",
+    ]  # fmt: skip
+    assert [seen["commanded"] for seen in runs.ranks] == [ending, ending]
+    assert [seen["told"]["each"] for seen in (runs.alone, *runs.ranks)] == [[False, True, True]] * 3
