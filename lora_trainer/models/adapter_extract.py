@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +46,7 @@ def extract_adapter(
     tuned: BaseWeights,
     rules: ExtractRules,
     device: torch.device,
-    follow: Callable[[list[str]], object] = iter,
+    follow: Callable[[list[str]], Iterable[str]] = iter,
 ) -> Extracted:
     """Compare the two layer by layer. `follow` gets the names in order and gives them back, to show progress.
 
@@ -67,7 +67,7 @@ def extract_adapter(
             "give two models that differ, or a smaller --min-diff"
         )
     layers, reports = {}, []
-    for name in follow(list(wanted)):  # type: ignore[attr-defined]
+    for name in follow(list(wanted)):
         layers[name], report = _extracted(name, _difference(original, tuned, wanted[name], device), rules)
         reports.append(report)
     return Extracted(layers, reports, untouched)
