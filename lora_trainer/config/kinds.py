@@ -329,7 +329,7 @@ def value_schema(annotation: Any) -> dict[str, object]:
         as_text = [str(name) for name in names if not isinstance(name, str)]
         listed: dict[str, object] = {"enum": [*names, *as_text, "", None]}
         by_path = AnyCase(or_class=True) in _traits(annotation)
-        return {"anyOf": [listed, {"type": "string", "pattern": f"^{_CLASS.pattern}$"}]} if by_path else listed
+        return {"anyOf": [listed, {"type": ["string"], "pattern": f"^{_CLASS.pattern}$"}]} if by_path else listed
     schema: dict[str, object] = {}
     for trait in _traits(annotation):
         if isinstance(trait, Reads):

@@ -8,9 +8,9 @@ from pathlib import Path
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.reader import Loaded
 from lora_trainer.errors import Refusal
-from lora_trainer.models.adapters.targets import lycoris_preset
 from lora_trainer.models.base_configs import Kind
 from lora_trainer.models.unet_blocks import block_numbers, rate_factors
+from lora_trainer.trainers.lora_network import chosen_layers
 from lora_trainer.trainers.lora_optimization import optimization_problems
 
 BLOCK_NUMBERS = {"block_dims": True, "block_alphas": False, "conv_block_dims": True, "conv_block_alphas": False}
@@ -43,7 +43,7 @@ def _layer_problems(preset: LoraPreset) -> Iterator[tuple[str, str]]:
         yield "network_weights", f'{preset.network_weights}: there is no such file; correct the path, or write ""'
     if preset.LoRA_type.startswith("LyCORIS/"):
         try:
-            lycoris_preset(preset.LyCORIS_preset)
+            chosen_layers(preset.LyCORIS_preset)
         except Refusal as refusal:
             yield "LyCORIS_preset", _without_key(refusal)
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from lora_trainer.config.lora import LoraPreset
+from lora_trainer.config.toml_file import read_toml
 from lora_trainer.engine.optimizers import Group
 from lora_trainer.errors import Refusal
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
@@ -146,7 +147,7 @@ class LoraNetwork:
         if not preset.LoRA_type.startswith("LyCORIS/"):
             by_type = preset.LoRA_type in WITH_CONVOLUTIONS and preset.conv_dim > 0
             return lora_targets(model, convolutions=by_type or bool(preset.conv_block_dims))
-        chosen: LycorisPreset = lycoris_preset(preset.LyCORIS_preset)
+        chosen = chosen_layers(preset.LyCORIS_preset)
         found = chosen.targets(model, is_unet=part == "unet", norms=preset.train_norm)
         if self.base.kind == "sdxl" and part == "unet":
             return {path: target for path, target in found.items() if not SDXL_WITHOUT.fullmatch(path)}
@@ -248,6 +249,12 @@ def _start_from(weights: AdapterFile, names: Names, models: Mapping[Part, nn.Mod
 
 def _first(names: Iterable[str]) -> str:
     return min(names, default="nothing")
+
+
+def chosen_layers(name: str) -> LycorisPreset:
+    """LyCORIS_preset: one of LyCORIS' own, or a TOML file. Raises Refusal."""
+    is_file = name.lower().endswith(".toml")
+    return lycoris_preset(name, read_toml(Path(name), "LyCORIS_preset") if is_file else None)
 
 
 def network_arguments(preset: LoraPreset) -> dict[str, str]:

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
+from lora_trainer.models.adapters.network import add_adapter
 from lora_trainer.models.adapters.targets import lora_targets
 from lora_trainer.models.base_configs import published_configs
 from lora_trainer.models.kohya_keys import by_kohya_name, by_module_path, kohya_names
@@ -72,18 +71,21 @@ def test_names_and_shapes_are_those_of_sd_scripts(case: str, layers: int) -> Non
     assert {name: (shape(layer.down), shape(layer.up)) for name, layer in exported.items()} == golden(case)
 
 
-@pytest.mark.parametrize("case", ["sd15", "sdxl"])
-def test_the_layers_of_convolutional_blocks_have_the_names_of_sd_scripts(case: str) -> None:
-    unet = full_size(case)["unet"]
-    paths = list(lora_targets(unet))
-    for outer_path, outer in unet.named_modules():
-        if isinstance(outer, (ResnetBlock2D, Downsample2D, Upsample2D)):
-            inner = outer.named_modules(prefix=outer_path)
-            paths += [path for path, layer in inner if isinstance(layer, (nn.Linear, nn.Conv2d))]
-
-    names = kohya_names(case, "unet", paths, unet.config)
-
-    assert set(names.values()) == {name for name in golden(f"{case}_conv4") if name.startswith("lora_unet_")}
+@pytest.mark.parametrize(("case", "layers"), [("sd15", 350), ("sdxl", 1052)])
+def test_locon_has_the_layers_of_sd_scripts(case: str, layers: int) -> None:
+    kind, _ = CASES[case]
+    exported = {}
+    for part, model in full_size(case).items():
+        targets = lora_targets(model, convolutions=True)
+        names = kohya_names(kind, part, targets, published_configs(kind)["unet"])
+        plans = {
+            path: LayerPlan(names[path], "lora", 4 if target.is_wide else 8, 1.0) for path, target in targets.items()
+        }
+        add_adapter(model, plans, Dropouts(), seed=0)
+        exported |= {names[path]: layer for path, layer in lora_weights(model).items()}
+    assert len(exported) == layers
+    shapes = {name: (shape(layer.down), shape(layer.up)) for name, layer in exported.items()}
+    assert shapes == golden(case) | golden(f"{case}_conv4")
 
 
 @pytest.mark.parametrize("path", ["encoder.layers.3.mlp.fc1", "text_model.encoder.layers.3.mlp.fc1"])

@@ -9,10 +9,8 @@ import fnmatch
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import toml
 from torch import nn
 
 from lora_trainer.errors import Refusal, did_you_mean
@@ -84,20 +82,16 @@ class LycorisPreset:
         return fnmatch.fnmatchcase(path, name) if self.wildcards else bool(re.fullmatch(name, path))
 
 
-def lycoris_preset(name: str) -> LycorisPreset:
-    """A preset of LyCORIS by its name, or a TOML file. Raises Refusal."""
+def lycoris_preset(name: str, content: Mapping[str, Any] | None = None) -> LycorisPreset:
+    """A preset of LyCORIS by its name, or what stands in the file of that name. Raises Refusal."""
     from lycoris.config import PRESET
 
-    if name in PRESET:
-        content: dict[str, Any] = dict(PRESET[name])
-    elif name.lower().endswith(".toml"):
-        content = _read_toml(Path(name))
-    else:
+    if content is None and name not in PRESET:
         guess = did_you_mean(name, PRESET)
         raise Refusal(
             f'LyCORIS_preset: there is no preset "{name}"; there is {", ".join(PRESET)}, and any .toml file{guess}'
         )
-    return _preset(name, content)
+    return _preset(name, PRESET[name] if content is None else content, PRESET["full"])
 
 
 KEYS = {
@@ -106,11 +100,11 @@ KEYS = {
 }  # fmt: skip
 
 
-def _preset(name: str, content: Mapping[str, Any]) -> LycorisPreset:
+def _preset(name: str, content: Mapping[str, Any], usual: Mapping[str, Any]) -> LycorisPreset:
+    """What the content does not say is as in the usual one."""
     if unknown := sorted(content.keys() - KEYS - {"lycoris_preset"}):
-        raise Refusal(f"{name}: unknown key {unknown[0]}{did_you_mean(unknown[0], KEYS)}")
-    everything = _preset_of_lycoris("full")
-    value = {**everything, **content}
+        raise Refusal(f"LyCORIS_preset: {name}: unknown key {unknown[0]}{did_you_mean(unknown[0], KEYS)}")
+    value = {**usual, **content}
     return LycorisPreset(
         unet_classes=_classes(value["unet_target_module"]),
         unet_names=tuple(value["unet_target_name"]),
@@ -124,25 +118,9 @@ def _preset(name: str, content: Mapping[str, Any]) -> LycorisPreset:
     )
 
 
-def _preset_of_lycoris(name: str) -> Mapping[str, Any]:
-    from lycoris.config import PRESET
-
-    found: Mapping[str, Any] = PRESET[name]
-    return found
-
-
 def _classes(names: Sequence[str]) -> tuple[str, ...]:
     """Without the classes of newer models whose names ours have too: TimestepEmbedding is meant for Anima."""
     return tuple(dict.fromkeys(SAME_CLASS.get(name, name) for name in names if name != "TimestepEmbedding"))
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return dict(toml.loads(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise Refusal(f"LyCORIS_preset: {path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, toml.TomlDecodeError) as error:
-        raise Refusal(f"LyCORIS_preset: {path}: is not TOML ({error})") from error
 
 
 def _inside(
