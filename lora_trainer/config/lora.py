@@ -15,7 +15,7 @@ from lora_trainer.config.lora_optimization import LearningRate, Length, Optimize
 from lora_trainer.config.lora_saving import Bookkeeping, HuggingFace, Samples, Saving, States
 
 ADAPTIVE_RATE = 1.0
-RESUME = "resume"  # resume_from_huggingface: the address stands in that key
+OFF, RESUME = ("", "false"), ("resume", "true")  # resume_from_huggingface: no, and the address stands in `resume`
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
@@ -84,12 +84,12 @@ class LoraPreset(
     @property
     def resumes_from(self) -> str:
         """The state to go on from, a folder or the hub's address of one; empty for none."""
-        from_hub = self.resume_from_huggingface.strip()
-        return self.resume if from_hub in ("", RESUME) else from_hub
+        word = self.resume_from_huggingface.strip()
+        return self.resume if word.casefold() in (*OFF, *RESUME) else word
 
     @property
     def resumes_from_hub(self) -> bool:
-        return bool(self.resume_from_huggingface.strip())
+        return self.resume_from_huggingface.strip().casefold() not in OFF
 
     def _rate(self, own: float, other: float) -> float | None:
         if own == 0 and other > 0:

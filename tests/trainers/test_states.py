@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.engine.hub_stand_in import TOKEN, stand_in
+
 Train = Callable[..., int]
 WritePreset = Callable[..., Path]
 Said = pytest.CaptureFixture[str]
@@ -134,3 +136,27 @@ def test_pickles_hold_the_same_tensors_and_the_same_bytes_each_time(
     tensors, whole = torch.load(file, weights_only=True), load_file(out / "tiny.safetensors")
     assert tensors.keys() == whole.keys()
     assert all(torch.equal(tensors[name], whole[name]) for name in whole)
+
+
+def test_files_and_states_are_uploaded_and_a_run_goes_on_from_the_hub(
+    write_preset: WritePreset, train: Train, out: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = {"huggingface_repo_id": "me/loras", "huggingface_path_in_repo": "cats", "huggingface_token": TOKEN}
+    preset = write_preset(epoch=2, save_every_n_epochs=1, save_state=True, **place)
+    with stand_in(tmp_path / "hub cache") as hub:
+        assert train(preset, "--set", "huggingface_token=hf_wrong") == 2
+        assert "huggingface_repo_id: me/loras cannot be written to" in capfd.readouterr().err
+        assert train(preset, "--set", "save_state_to_huggingface=true", "async_upload=true") == 0
+        files = hub.repositories["me/loras"]
+        there = ["tiny-000001-state/manifest.json", "tiny-000001-state/state.pt", "tiny-000001.safetensors"]
+        there += ["tiny-state/manifest.json", "tiny-state/state.pt", "tiny.safetensors"]
+        assert sorted(files) == [f"cats/{name}" for name in there]
+        assert files["cats/tiny.safetensors"] == (out / "tiny.safetensors").read_bytes()
+        address = ["resume=me/loras/cats/tiny-000001-state", "resume_from_huggingface=true", "huggingface_repo_id="]
+        assert train(preset, "--set", f"output_dir={tmp_path / 'there'}", *address) == 0
+    said = capfd.readouterr()
+    assert "going on from step 4 of 8" in said.out
+    assert TOKEN not in said.out + said.err
+    assert (tmp_path / "there" / "tiny.safetensors").read_bytes() == files["cats/tiny.safetensors"]
+    written = [path for folder in (out, tmp_path / "there") for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
