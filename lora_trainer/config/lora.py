@@ -13,6 +13,7 @@ from lora_trainer.config.lora_model import Launch, Model, Performance, Precision
 from lora_trainer.config.lora_network import Blocks, Network, OtherLayers
 from lora_trainer.config.lora_optimization import LearningRate, Length, Optimizer
 from lora_trainer.config.lora_saving import Bookkeeping, HuggingFace, Samples, Saving, States
+from lora_trainer.config.lora_validation import Validation
 
 ADAPTIVE_RATE = 1.0
 OFF, RESUME = ("", "false"), ("resume", "true")  # resume_from_huggingface: no, and the address stands in `resume`
@@ -21,7 +22,7 @@ OFF, RESUME = ("", "false"), ("resume", "true")  # resume_from_huggingface: no, 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
 class LoraPreset(
     Model, Data, Buckets, Captions, Caches, Network, LearningRate, Optimizer, Length, NoiseAndLoss,
-    Precision, Performance, Saving, Samples, CommonPreset, Blocks, OtherLayers, States, HuggingFace, Launch,
+    Precision, Performance, Saving, Samples, Validation, CommonPreset, Blocks, OtherLayers, States, HuggingFace, Launch,
     Bookkeeping,
 ):  # fmt: skip
     """A checked LoRA preset. What a key means stands beside its field, in the class of its subject."""
@@ -31,6 +32,11 @@ class LoraPreset(
         """The training size as (height, width); `max_resolution` holds the GUI's (width, height)."""
         width_px, height_px = self.max_resolution
         return height_px, width_px
+
+    @property
+    def validates(self) -> bool:
+        """Whether pictures are held out and measured."""
+        return bool(self.validation_data_dir or self.validation_split)
 
     @property
     def caches_latents(self) -> bool:

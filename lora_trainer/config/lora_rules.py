@@ -175,17 +175,20 @@ def adaptive_optimizer(preset: LoraPreset) -> Findings:
 
 
 def schedule(preset: LoraPreset) -> Findings:
+    if preset.lr_warmup_steps:
+        yield from _idle(preset, f"lr_warmup_steps is {preset.lr_warmup_steps:g}", "lr_warmup")
     if preset.lr_scheduler_type:
         by_name = ("lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_min_lr_ratio", "lr_decay_steps")
         yield inert(f"lr_scheduler_type is {preset.lr_scheduler_type}", "lr_scheduler")
         yield from _idle(preset, "lr_scheduler_type has options of its own", *by_name[:2], calm=1)
         yield from _idle(preset, "lr_scheduler_type has options of its own", *by_name[2:], "lr_scheduler_timescale")
         return
-    if preset.lr_scheduler == "constant" and preset.lr_warmup:
-        text = (
-            f"{preset.lr_warmup:g} % of the steps rise from 0 and the rest are constant, as with constant_with_warmup"
-        )
-        yield note(text, "lr_warmup", "lr_scheduler")
+    warmup = "lr_warmup_steps" if preset.lr_warmup_steps else "lr_warmup"
+    if preset.lr_scheduler == "constant" and getattr(preset, warmup):
+        share = preset.lr_warmup if warmup == "lr_warmup" else preset.lr_warmup_steps * 100
+        steps = f"{share:g} % of the" if preset.lr_warmup_steps < 1 else f"the first {int(preset.lr_warmup_steps)}"
+        text = f"{steps} steps rise from 0 and the rest are constant, as with constant_with_warmup"
+        yield note(text, warmup, "lr_scheduler")
     for key, (names, calm) in READ_BY_SCHEDULES.items():
         if preset.lr_scheduler not in names:
             yield from _idle(preset, f"read by {', '.join(names)} only", key, calm=calm)
@@ -227,7 +230,8 @@ def zeros(preset: LoraPreset) -> Findings:
 def samples(preset: LoraPreset) -> Findings:
     due = preset.sample_every_n_epochs or preset.sample_every_n_steps
     if preset.sample_prompts and not due:
-        yield inert("sample_every_n_epochs and sample_every_n_steps are 0, so no preview is due", "sample_prompts")
+        text = "drawn when you ask for it alone (p, or a file sample.now): sample_every_n_epochs and _steps are 0"
+        yield note(text, "sample_prompts")
     if due and not preset.sample_prompts:
         yield inert(
             "sample_prompts is empty, so there is nothing to draw", "sample_every_n_epochs", "sample_every_n_steps"
@@ -235,8 +239,25 @@ def samples(preset: LoraPreset) -> Findings:
     elif preset.sample_every_n_epochs and preset.sample_every_n_steps:
         yield inert("sample_every_n_epochs comes first", "sample_every_n_steps")
     if not (due and preset.sample_prompts):
-        yield from _idle(preset, "no previews are drawn", "sample_at_first")
+        yield from _idle(preset, "no previews are due", "sample_at_first")
+    if not preset.sample_prompts:
         yield from _idle(preset, "no previews are drawn", "sample_sampler", calm="euler_a")
+
+
+def validation(preset: LoraPreset) -> Findings:
+    if not preset.validates:
+        text = "no images are held out; set validation_split or validation_data_dir"
+        yield from _idle(preset, text, "validate_every_n_epochs", calm=1)
+        idle = ("validate_every_n_steps", "max_validation_steps", "save_best", "early_stopping_patience")
+        yield from _idle(preset, text, "validation_seed", *idle)
+        return
+    if preset.validation_data_dir:
+        yield from _idle(preset, "validation_data_dir is set", "validation_split")
+    if preset.validate_every_n_steps:
+        yield from _idle(preset, "validate_every_n_steps comes first", "validate_every_n_epochs", calm=1)
+    if preset.early_stopping_patience and not (preset.validate_every_n_steps or preset.validate_every_n_epochs):
+        text = "needs measurements on the way, and validate_every_n_epochs and validate_every_n_steps are 0"
+        yield error(text, "early_stopping_patience", "validate_every_n_epochs")
 
 
 def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Findings:
@@ -248,5 +269,5 @@ def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Finding
 
 LORA_RULES: tuple[Rule, ...] = (
     model, network, buckets, caches, captions, noise, loss,
-    rates, adaptive_optimizer, schedule, length, zeros, samples, trackers, saving,
+    rates, adaptive_optimizer, schedule, length, zeros, samples, trackers, saving, validation,
 )  # fmt: skip

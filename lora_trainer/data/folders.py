@@ -30,7 +30,9 @@ class Picture:
     caption: str
 
 
-def read_folders(train_data_dir: Path, caption_extension: str, all_lines: bool = False) -> tuple[Picture, ...]:
+def read_folders(
+    train_data_dir: Path, caption_extension: str, all_lines: bool = False, key: str = "train_data_dir"
+) -> tuple[Picture, ...]:
     """The pictures of every `<repeats>_<name>` subfolder, sorted by name.
 
     A picture's caption is the first line of the file beside it that has the same stem and ``caption_extension``, or
@@ -38,15 +40,16 @@ def read_folders(train_data_dir: Path, caption_extension: str, all_lines: bool =
     after the first underscore. Folders inside these folders, hidden files, folders with 0 repeats and folders without a
     number are not read.
 
-    Raises Refusal, which lists all problems of the layout and of the caption files at once.
+    Raises Refusal, which lists all problems of the layout and of the caption files at once; `key` is the preset's.
     """
     if not train_data_dir.is_dir():
         found = "is a file" if train_data_dir.exists() else "does not exist"
-        raise Refusal(f"{train_data_dir}: the folder of the training pictures {found}; check train_data_dir")
+        what = "training pictures" if key == "train_data_dir" else "pictures"
+        raise Refusal(f"{train_data_dir}: the folder of the {what} {found}; check {key}")
     counted = _counted_folders(train_data_dir)
     loose = _picture_files(train_data_dir)
     if not counted:
-        raise Refusal(_no_counted_folder(train_data_dir, bool(loose)))
+        raise Refusal(_no_counted_folder(train_data_dir, bool(loose), key))
     if loose:
         log.warning("%s: %d pictures lie outside the numbered folders and are not used", train_data_dir, len(loose))
 
@@ -97,10 +100,10 @@ def _picture_files(folder: Path) -> list[Path]:
     return sorted((path for path in files if path.is_file()), key=lambda path: path.name)
 
 
-def _no_counted_folder(folder: Path, has_pictures: bool) -> str:
+def _no_counted_folder(folder: Path, has_pictures: bool, key: str) -> str:
     repeats, _ = _split_name(folder.name)
     if has_pictures and repeats is not None:
-        return f"{folder}: this is a numbered folder itself; set train_data_dir to its parent, {folder.parent}"
+        return f"{folder}: this is a numbered folder itself; set {key} to its parent, {folder.parent}"
     if has_pictures:
         return f"{folder}: pictures must lie in a subfolder like 10_name, where 10 is how often an epoch repeats them"
     if any(folder.iterdir()):

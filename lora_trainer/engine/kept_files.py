@@ -31,6 +31,10 @@ class Keep:
     epoch_states: int = 0
     step_states: int = 0
 
+    @property
+    def keeps_last_state(self) -> bool:
+        return self.states or self.state_at_end
+
 
 KEEP_ALL = Keep()
 

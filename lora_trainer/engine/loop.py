@@ -25,7 +25,7 @@ from lora_trainer.engine.phase import Trainer
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.prefetch import prefetch
 from lora_trainer.engine.processes import Processes
-from lora_trainer.engine.resume import note_other_machine
+from lora_trainer.engine.resume import machine_facts, note_other_machine
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.run_state import RunState
 from lora_trainer.engine.signals import Stopped, StopRequest
@@ -84,6 +84,7 @@ class Loop:
         self.timer = Timer(settings.checkpoint_minutes)
         self._running = ""  # the part of the running line that changes with each log line
         self._last_epoch = False  # whether the run is to stop when this epoch ends
+        self._patient = True  # whether validation still gives hope
 
     def run(self, found: Found | None) -> Path | None:
         """Train to the end and give the exported file (in the main process). Stopped and NonFiniteError pass on."""
@@ -97,10 +98,14 @@ class Loop:
                 if start == 0 and self.settings.preview_first:
                     self._preview(0)
                 self.speed = Speed()
+                done = start
                 for step, micros in enumerate(batches, start):
                     self._step(step, micros, display)
+                    done = step + 1
+                    if not self._patient:
+                        break
                 self._read(display, leave=0)
-            return self._finish()
+            return self._finish(done)
         except NonFiniteError as error:
             self._status("failed", message=str(error))
             raise
@@ -123,7 +128,7 @@ class Loop:
         asked = self._asked(done)
         self._events(done, display, asked)
         self._last_epoch = self._last_epoch or STOP_AFTER_EPOCH in asked
-        if done < self.length.total_steps:
+        if done < self.length.total_steps and self._patient:
             self._stop_if_told(done, display, now=STOP in asked)
 
     def _read(self, display: RunDisplay, leave: int) -> None:
@@ -226,7 +231,7 @@ class Loop:
 
     def _validate(self, done: int) -> None:
         """Measure, remember what is best, and keep the best file."""
-        improved = False
+        improved, patient, validation = False, True, self.settings.validation
         if self.processes.is_main:
             with settled(self.trainer.phases):
                 values = self.trainer.validate(self.settings.folder.samples, f"{done:06d}", done)
@@ -235,10 +240,14 @@ class Loop:
             row = {f"val/{name}": value for name, value in values.items()}
             self.settings.folder.append_metrics({"step": done, **row})
             self.settings.track.log(row, done)
-            improved = self.settings.validation.best_by in names
+            improved = validation.best_by in names
+            patient = not validation.patience or self.best.waited(validation.patience_by) < validation.patience
         self.processes.barrier()
         if self.processes.any(improved):
             self._export(f"{self.settings.folder.name}-best", done)
+        self._patient = not self.processes.any(not patient)
+        if not self._patient and done < self.length.total_steps:
+            log.info("%d validations brought nothing better: the training ends here", validation.patience)
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -298,12 +307,12 @@ class Loop:
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
-    def _finish(self) -> Path | None:
-        done = self.length.total_steps
-        if self.settings.validation.cadence.enabled:
+    def _finish(self, done: int) -> Path | None:
+        """Export the result, after all steps or when validation has lost patience."""
+        if self.settings.validation.enabled and self._patient:
             self._validate(done)
         result = self._export(self.settings.folder.name, done)
-        if self.settings.keep.states or self.settings.keep.state_at_end:
+        if self.settings.keep.keeps_last_state:
             self._checkpoint(done, [self.settings.folder.name])
         self._preview(done)
         facts = {"fingerprint": dict(self.settings.fingerprint), "resumed": self.settings.resumed}
@@ -388,8 +397,3 @@ class Loop:
         if self.processes.is_main:
             facts = {"total_steps": self.length.total_steps, "seed": self.settings.seed, **facts}
             self.settings.folder.write_status(state, **facts)
-
-
-def machine_facts(processes: Processes) -> dict[str, Any]:
-    """What changes the rounding of a step without changing its meaning."""
-    return {"device": processes.device.type, "processes": processes.world, "threads": torch.get_num_threads()}

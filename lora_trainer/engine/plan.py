@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lora_trainer.engine.cadence import Length
 from lora_trainer.engine.console import console, spoken_time
+from lora_trainer.engine.kept_files import Keep
 from lora_trainer.engine.loop import RunSettings
 from lora_trainer.engine.metrics import memory_gib
 from lora_trainer.engine.phase import Trainer
@@ -42,6 +43,8 @@ def dry_run(trainer: Trainer, rows: Rows, settings: RunSettings, processes: Proc
                 table.add_row(f"rate of {group['name']}", _rate_line(group["base_lr"], factors))
     shown = files if len(files) <= 6 else [*files[:3], f"... {len(files) - 5} more ...", *files[-2:]]
     table.add_row("files", "\n".join(f"{settings.folder.path / name}" for name in shown))
+    for name, value in kept_rows(settings.keep):
+        table.add_row(name, value)
     if processes.is_main:
         console.print(table)
     seconds = _largest_step(trainer, processes, precision)
@@ -85,6 +88,20 @@ def _rate_line(base: float, factors: Sequence[float]) -> str:
     course = [factors[round(i * (len(factors) - 1) / 23)] for i in range(24)]
     blocks = "".join(BLOCKS[round(max(0.0, min(1.0, factor)) * (len(BLOCKS) - 1))] for factor in course)
     return f"{blocks}  " + ", ".join(f"step {place}: {base * factors[place]:.2e}" for place in places)
+
+
+def kept_rows(keep: Keep) -> Rows:
+    """What stays of the files, and which states there are."""
+    counts = {
+        "files": {"epochs": keep.epoch_files, "steps": keep.step_files},
+        "states": {"epochs": keep.epoch_states, "steps": keep.step_states} if keep.states else {},
+    }
+    stays = [
+        f"the last {count} {what} saved by {by}" for what, of in counts.items() for by, count in of.items() if count
+    ]
+    places = [*(["beside every file"] if keep.states else []), *(["at the end"] if keep.keeps_last_state else [])]
+    rows = [("states", " and ".join(places))] if places else []
+    return [*rows, *([("of these stay", ", ".join(stays))] if stays else [])]
 
 
 def _files(settings: RunSettings, length: Length, suffix: str) -> list[str]:

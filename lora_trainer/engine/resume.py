@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lora_trainer.engine.checkpoints import CheckpointFolder, Found, differences
+from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.errors import Refusal
 
@@ -94,6 +97,11 @@ def _refuse_finished(folder: RunFolder, fingerprint: Mapping[str, Any], total_st
             f"{folder.path}: the run {folder.name} is finished after {status.get('total_steps')} steps, and this "
             f"preset asks for {total_steps}; begin anew with --restart, or give another output_name"
         )
+
+
+def machine_facts(processes: Processes) -> dict[str, Any]:
+    """What changes the rounding of a step without changing its meaning."""
+    return {"device": processes.device.type, "processes": processes.world, "threads": torch.get_num_threads()}
 
 
 def note_other_machine(found: Found, facts: Mapping[str, Any]) -> None:

@@ -11,11 +11,21 @@ from lora_trainer.engine.cadence import NEVER, Cadence
 
 @dataclass(frozen=True)
 class Validation:
-    """`higher_is_better` has the direction of each number; for `best_by` the best file is kept, for "" none."""
+    """`higher_is_better` has the direction of each number; for `best_by` the best file is kept, for "" none.
+
+    After `patience` measurements without a better `patience_by` the run ends; 0 goes on.
+    """
 
     cadence: Cadence = NEVER
     higher_is_better: Mapping[str, bool] = field(default_factory=dict)
     best_by: str = ""
+    patience: int = 0
+    patience_by: str = ""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is measured, be it at the end alone."""
+        return bool(self.higher_is_better)
 
 
 NO_VALIDATION = Validation()
@@ -27,17 +37,25 @@ class BestValues:
     def __init__(self, higher_is_better: Mapping[str, bool]) -> None:
         self.higher_is_better = dict(higher_is_better)
         self.found: dict[str, tuple[float, int]] = {}
+        self.measured = 0  # how often
+        self._best_at: dict[str, int] = {}  # by the name, the number of the measurement
 
     def update(self, values: Mapping[str, float], done: int) -> set[str]:
         """Take the values in and give the names of those that are the best so far; NaN never is."""
         improved = set()
+        self.measured += 1
         for name, value in values.items():
             best = self.found.get(name)
             higher = self.higher_is_better.get(name, False)
             if value == value and (best is None or (value > best[0] if higher else value < best[0])):
                 self.found[name] = (value, done)
+                self._best_at[name] = self.measured
                 improved.add(name)
         return improved
+
+    def waited(self, name: str) -> int:
+        """How many measurements there were since the best one."""
+        return self.measured - self._best_at.get(name, 0)
 
     def spoken(self, values: Mapping[str, float]) -> str:
         """The values for a person, each with the best one."""
@@ -49,7 +67,11 @@ class BestValues:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: list(best) for name, best in self.found.items()}
+        found = {name: list(best) for name, best in self.found.items()}
+        return {"found": found, "measured": self.measured, "best_at": dict(self._best_at)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.found = {name: (float(value), int(step)) for name, (value, step) in state.items()}
+        """An empty state forgets everything."""
+        self.found = {name: (float(value), int(step)) for name, (value, step) in state.get("found", {}).items()}
+        self.measured = int(state.get("measured", 0))
+        self._best_at = {name: int(number) for name, number in state.get("best_at", {}).items()}

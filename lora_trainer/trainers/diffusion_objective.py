@@ -35,6 +35,11 @@ class Objective:
         self.snr = snr_table(alphas_cumprod()).to(self.device)  # of the plain schedule, as in sd-scripts
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> Losses:
+        losses = self.plain(module, batch)
+        return Losses(weighted(losses, batch["timestep"], self.snr, self.weighting))
+
+    def plain(self, module: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """(b,) the losses before the weights of their timesteps."""
         latents = self.latents(batch)  # (b, c, h, w), std about 1
         noise = batch["noise"]
         if "offset_direction" in batch:
@@ -46,8 +51,7 @@ class Objective:
         v_prediction = self.weighting.v_prediction
         target = velocity(latents, noise, timesteps, self.alphas) if v_prediction else noise
         threshold = None if self.thresholds is None else self.thresholds[timesteps]
-        losses = elementwise(prediction, target, self.criterion, threshold).flatten(1).mean(1)
-        return Losses(weighted(losses, timesteps, self.snr, self.weighting))
+        return elementwise(prediction, target, self.criterion, threshold).flatten(1).mean(1)
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any]) -> Tensor:

@@ -33,6 +33,7 @@ from lora_trainer.trainers.diffusion_data import DiffusionData, NoiseSettings
 from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.diffusion_objective import Objective, encode
 from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captions, with_cache
+from lora_trainer.trainers.diffusion_validation import DiffusionValidator, encode_held_out
 from lora_trainer.trainers.lora_job import LoraJob, caption_settings
 from lora_trainer.trainers.lora_metadata import LoraFacts
 from lora_trainer.trainers.lora_network import LoraNetwork, Names, build_network
@@ -56,6 +57,7 @@ class LoraTrainer:
     total_steps: int
     names: Mapping[Part, Mapping[str, str]]  # kohya's name of each layer, by part and path
     facts: LoraFacts
+    validator: DiffusionValidator | None = None
     state: Mapping[str, Stateful] = field(default_factory=dict)
 
     @property
@@ -113,7 +115,7 @@ class LoraTrainer:
             return previews.draw(drawing, label, done)
 
     def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
-        return {}
+        return self.validator.measure() if self.validator else {}
 
 
 def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bool = False) -> LoraTrainer:
@@ -131,6 +133,8 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
         for model in parts_of(base).values():
             set_adapter_dtype(model, precision.dtype)
     tokens = _tokens(job, base, processes, dry)
+    captions = [unvaried_captions(sample.caption, caption_settings(preset))[0] for sample in job.held_out]
+    held_out = encode_held_out(job.held_out, captions, base.vae) if processes.is_main and not dry else ()
     latents = _latents(job, base, processes) if preset.caches_latents and not dry else None
     if latents is not None and device.type == "cuda":
         base.vae.to("cpu")
@@ -157,7 +161,12 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
         total_steps,
     )
     phase = _phase(job, base, names, device, total_steps)
-    return LoraTrainer(job, base, [phase], data, total_steps, names, LoraFacts(job, base))
+    validator = None
+    if held_out:
+        model, objective = cast(DiffusionModel, phase.module), cast(Objective, phase.loss)
+        seed, batch_size = job.validation_seed, preset.train_batch_size
+        validator = DiffusionValidator(model, objective, held_out, tokens, precision, seed, batch_size)
+    return LoraTrainer(job, base, [phase], data, total_steps, names, LoraFacts(job, base), validator)
 
 
 def parts_of(base: BaseModel) -> dict[Part, nn.Module]:
@@ -255,6 +264,7 @@ def _tokens(job: LoraJob, base: BaseModel, processes: Processes, dry: bool) -> C
     if not preset.caches_text:
         return tokens
     captions = [form for sample in job.samples for form in constant_captions(sample.caption, settings)]
+    captions += [form for sample in job.held_out for form in unvaried_captions(sample.caption, settings)]
     on_disk = preset.cache_text_encoder_outputs_to_disk and not dry
     folder = Path(preset.train_data_dir) / ".captions" if on_disk else None
     team = Team(processes.rank, processes.world, processes.gather)

@@ -15,10 +15,12 @@ from lora_trainer.data.batches import BatchPlan
 from lora_trainer.data.buckets import BucketSettings
 from lora_trainer.data.captions import CaptionSettings
 from lora_trainer.data.folders import Picture, read_folders
+from lora_trainer.data.held_out import hold_out
 from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize, survey
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.hub import HubSettings
 from lora_trainer.engine.kept_files import Keep
+from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
 from lora_trainer.models.weights_identity import weights_identity
@@ -44,6 +46,7 @@ class LoraJob(Job):
     samples: tuple[Sample, ...]
     summary: Summary
     prompts: tuple[SamplePrompt, ...]
+    held_out: tuple[Sample, ...] = ()
 
     @property
     def total_batch(self) -> int:
@@ -93,6 +96,20 @@ class LoraJob(Job):
         return Cadence(by_epoch, 0 if by_epoch else self.preset.sample_every_n_steps) if self.prompts else NEVER
 
     @property
+    def validation(self) -> Validation:
+        preset = self.preset
+        if not preset.validates:
+            return NO_VALIDATION
+        by_step = preset.validate_every_n_steps
+        cadence = Cadence(0, by_step) if by_step else Cadence(preset.validate_every_n_epochs)
+        best = "loss" if preset.save_best else ""
+        return Validation(cadence, {"loss": False}, best, preset.early_stopping_patience, "loss")
+
+    @property
+    def validation_seed(self) -> int:
+        return self.preset.validation_seed or self.seed
+
+    @property
     def previews_first(self) -> bool:
         return self.preset.sample_at_first
 
@@ -123,9 +140,11 @@ def inspect_lora(loaded: Loaded, world: int, seed: int) -> LoraJob:
     samples = _found(lambda: _samples(preset), problems)
     if preset.vae and not Path(preset.vae).exists():
         problems.append(f"vae: {preset.vae}: there is no such file or folder")
-    if problems or checkpoint is None or samples is None or prompts is None:
+    parts = _found(lambda: _with_held_out(preset, samples, seed), problems) if samples else None
+    if problems or checkpoint is None or parts is None or prompts is None:
         raise Refusal(*problems)
-    job = LoraJob(preset, seed, world, {}, checkpoint, samples, summarize(samples), prompts)
+    trained, held_out = parts
+    job = LoraJob(preset, seed, world, {}, checkpoint, trained, summarize(trained), prompts, held_out)
     job.fingerprint.update(_fingerprint(loaded, job))
     return job
 
@@ -169,6 +188,21 @@ def _pictures(preset: LoraPreset) -> tuple[Picture, ...]:
 
 def _samples(preset: LoraPreset) -> tuple[Sample, ...]:
     return survey(_pictures(preset), bucket_settings(preset))
+
+
+def _with_held_out(
+    preset: LoraPreset, samples: tuple[Sample, ...], seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """What is trained, and what is measured."""
+    trained, held_out = samples, tuple[Sample, ...]()
+    if preset.validation_data_dir:
+        pictures = read_folders(
+            Path(preset.validation_data_dir), preset.caption_extension, preset.enable_wildcard, "validation_data_dir"
+        )
+        held_out = survey(pictures, bucket_settings(preset))
+    elif preset.validation_split:
+        trained, held_out = hold_out(samples, preset.validation_split, preset.validation_seed or seed)
+    return trained, held_out[: preset.max_validation_steps or None]
 
 
 def _found(look: Callable[[], Any], problems: list[str]) -> Any:
