@@ -14,7 +14,7 @@ from pathlib import Path
 from lora_trainer.errors import Refusal
 from tools import lora_tools
 
-CLAMP_QUANTILE, LEAST_DIFFERENCE = 0.99, 0.001
+CLAMP_QUANTILE, LEAST_DIFFERENCE = 1.0, 0.001
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "--clamp-quantile",
         type=lora_tools.share,
         default=CLAMP_QUANTILE,
-        help=f"cut larger numbers off, 1 cuts nothing (default {CLAMP_QUANTILE})",
+        help="cut larger numbers off; sd-scripts does it at 0.99 (default: none are cut)",
     )
     parser.add_argument(
         "--min-diff",

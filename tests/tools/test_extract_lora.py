@@ -67,7 +67,9 @@ def test_without_a_convolutions_rank_the_layers_are_those_of_a_standard_lora(
     lora = random_lora("sdxl", conv=True, name="wide")
     out = tmp_path / "out.safetensors"
     folder = tuned("sdxl", lora, "")
-    assert extract(tiny_path("sdxl", ".safetensors"), folder, out, "--rank", 4, "--verbose") == 0  # a folder and a file
+    assert (
+        extract(tiny_path("sdxl", ".safetensors"), folder, out, "--rank", 4, "--verbose", "--clamp-quantile", 0.99) == 0
+    )  # a folder and a file
     (tmp_path / "plain.safetensors").write_bytes(plain)
     layers = read_adapter_file(out).layers
     assert layers.keys() == read_adapter_file(tmp_path / "plain.safetensors").layers.keys()
