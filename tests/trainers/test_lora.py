@@ -121,6 +121,22 @@ def test_diffusers_gets_the_trained_model_out_of_the_file(
         {"text_encoder_lr": 0, "shuffle_caption": False, "sdxl_cache_text_encoder_outputs": True},
         {"xformers": "none", "enable_bucket": False},
         {"max_data_loader_n_workers": 1},
+        {"loss_type": "huber", "huber_schedule": "exponential"},
+        {"loss_type": "smooth_l1", "huber_c": 0.5, "huber_scale": 2},
+        {"loss_type": "l1"},
+        {"optimizer": "DAdaptAdam", "optimizer_args": "decouple=True weight_decay=0.01"},
+        {"optimizer": "torch.optim.NAdam"},
+        {"optimizer": "AdamWScheduleFree"},
+        {"optimizer": "PagedAdamW8bit"},
+        {"optimizer": "SGDNesterov", "max_grad_norm": 0},
+        {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 0.5, "lr_warmup": 30},
+        {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": "step_rules='1:2,0.1'"},
+        {"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_args": '"T_max=3" "eta_min=0e-0"'},
+        {"lr_scheduler_type": "torch.optim.lr_scheduler.StepLR", "lr_scheduler_args": "step_size=2 gamma=0.5"},
+        {"mixed_precision": "bf16", "fp8_base": True},
+        {"mixed_precision": "bf16", "full_bf16": True, "optimizer": "AdamW8bit"},
+        {"network_dropout": 0.1, "rank_dropout": 0.1, "module_dropout": 0.1},
+        {"block_dims": ",".join(["2"] * 12 + ["0"] * 11), "block_alphas": ",".join(["1"] * 23)},
     ],
     ids=lambda keys: " ".join(f"{key}={value}" for key, value in list(keys.items())[:2]),
 )
@@ -200,3 +216,91 @@ def test_the_files_metadata_tell_what_was_trained(write_preset: WritePreset, tra
     assert '"photo of a cat": 1' in metadata["ss_tag_frequency"]
     assert not [value for value in metadata.values() if str(out.parent) in value]
     assert "ss_training_started_at" not in metadata
+
+
+def test_each_block_is_trained_at_its_own_rate(write_preset: WritePreset, train: Train, out: Path, rows: Rows) -> None:
+    keys = {
+        "down_lr_weight": "0,0,0,0,1,1,1,1,1",
+        "mid_lr_weight": "0.5",
+        "up_lr_weight": "zeros",
+        "text_encoder_lr": 0,
+    }
+    assert train(write_preset("sdxl", max_train_steps=1, text_encoder_lr=0, **keys)) == 0
+    row = rows()[0]
+    assert (row["lr/unet"], row["lr/unet x0.5"]) == (1e-3, 5e-4)
+    names = read_lora_file(out / "tiny.safetensors").weights
+    assert {name.split("_transformer")[0].split("_proj")[0] for name in names} == {
+        f"lora_unet_{block}" for block in ("input_blocks_4_1", "input_blocks_5_1", "input_blocks_7_1",
+                                           "input_blocks_8_1", "middle_block_1")
+    }  # fmt: skip
+
+
+def test_loraplus_raises_the_rate_of_up(write_preset: WritePreset, train: Train, rows: Rows) -> None:
+    keys = {"loraplus_lr_ratio": 4, "loraplus_text_encoder_lr_ratio": 2}
+    assert train(write_preset("sd15", max_train_steps=1, **keys)) == 0
+    row = {key: value for key, value in rows()[0].items() if key.startswith("lr/")}
+    assert row == pytest.approx(
+        {"lr/unet": 1e-3, "lr/unet up": 4e-3, "lr/text_encoder": 5e-4, "lr/text_encoder up": 1e-3}
+    )
+
+
+def test_the_text_encoder_rests_after_its_share_of_the_steps(
+    write_preset: WritePreset, train: Train, out: Path, rows: Rows
+) -> None:
+    keys = {"stop_text_encoder_training_pct": 50, "save_every_n_steps": 2, "optimizer_args": "weight_decay=0.1"}
+    assert train(write_preset("sd15", max_train_steps=4, **keys)) == 0
+    assert [row["lr/text_encoder"] for row in rows()] == [5e-4, 5e-4, 0, 0]
+    half, whole = (read_lora_file(out / f"tiny{end}.safetensors").weights for end in ("-step00000002", ""))
+    changed = {"_".join(name.split("_")[:2]) for name in half if not torch.equal(half[name].up, whole[name].up)}
+    assert changed == {"lora_unet"}
+    assert all(torch.equal(half[n].down, whole[n].down) for n in half if n.startswith("lora_te"))
+    assert any(layer.up.any() for name, layer in half.items() if name.startswith("lora_te"))
+
+
+def test_norms_stay_below_the_largest(write_preset: WritePreset, train: Train, out: Path) -> None:
+    keys = {"scale_weight_norms": 0.05, "unet_lr": 0.1, "text_encoder_lr": 0.1}
+    assert train(write_preset("sd15", max_train_steps=3, **keys)) == 0
+    weights = read_lora_file(out / "tiny.safetensors").weights.values()
+    norms = [float((w.up.flatten(1) @ w.down.flatten(1) * w.alpha / w.rank).norm()) for w in weights]
+    assert max(norms) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_training_starts_from_a_file_with_its_ranks(
+    write_preset: WritePreset, train: Train, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_preset("sd15", max_train_steps=2, network_dim=3, network_alpha=2, output_name="first", unet_lr=0.01)
+    assert train(first) == 0
+    file = out / "first.safetensors"
+    capsys.readouterr()
+    wrong = write_preset("sd15", max_train_steps=1, network_weights=str(file))
+    assert train(wrong) == 2
+    assert "has rank 3, this training 4; set network_dim to 3, or dim_from_weights to true" in capsys.readouterr().err
+    still = {"unet_lr": 1e-12, "text_encoder_lr": 1e-12, "dim_from_weights": True, "network_weights": str(file)}
+    assert train(write_preset("sd15", max_train_steps=1, **still)) == 0
+    before, after = (read_lora_file(out / f"{name}.safetensors").weights for name in ("first", "tiny"))
+    assert before.keys() == after.keys()
+    assert {(layer.rank, layer.alpha) for layer in after.values()} == {(3, 2.0)}
+    assert all(torch.allclose(before[name].up, after[name].up, atol=1e-9) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"network_weights": "nowhere.safetensors"}, "network_weights: nowhere.safetensors: there is no such file"),
+        ({"block_dims": "4,4"}, "block_dims: 2 numbers; this base model has 25 blocks, so write as many"),
+        ({"up_lr_weight": "cosinus"}, "up_lr_weight: 'cosinus' is no number from 0 upwards; write numbers or one of"),
+        ({"LoRA_type": "LoHa", "LyCORIS_preset": "ful"}, 'LyCORIS_preset: there is no preset "ful"'),
+        ({"optimizer_args": "weigth_decay=1"}, "does not accept weigth_decay; it takes"),
+        ({"optimizer": "torch.optim.Adamm"}, "did you mean Adam"),
+        ({"lr_scheduler_args": "power=2"}, 'the schedule "constant" does not accept power; it takes no options'),
+        ({"lr_scheduler_type": "CosineAnealingLR"}, "did you mean CosineAnnealingLR"),
+    ],
+)
+def test_wrong_layers_and_options_are_named_at_their_place(
+    write_preset: WritePreset, train: Train, keys: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = write_preset("sd15", **keys)
+    assert train(preset) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert f"{preset}:" in said or "network_weights" in said
