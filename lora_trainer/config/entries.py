@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_trainer.config.json_source import JsonPath, Source, parse_json, read_json
 from lora_trainer.config.problems import SHOWN_CHARACTERS, PresetError, shown
+from lora_trainer.config.public import without_secrets
 
 SECRET_KEYS = ("wandb_api_key", "huggingface_token")
 PLACEHOLDERS = ("...", "\u2026")
@@ -132,4 +133,5 @@ def _masked(key: str, text: str) -> str:
     """The text, or stars where it may be a secret, a mistyped key of one included."""
     if difflib.get_close_matches(key.casefold(), SECRET_KEYS, n=1, cutoff=0.75):
         return "***"
+    text = without_secrets(text)
     return text if text.isprintable() and len(text) <= 80 else shown(text)

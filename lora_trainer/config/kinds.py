@@ -135,7 +135,8 @@ def _text(value: object) -> str:
 def _path(value: object) -> str:
     if _CONTROL.search(_text(value)):
         raise Unfit('a path holds no tabs or line breaks; write each backslash twice ("C:\\\\new") or use /')
-    return _text(value).strip()
+    text = _text(value).strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text  # as Windows copies a path
 
 
 def _file_name(value: object) -> str:

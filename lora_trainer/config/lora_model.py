@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from lora_trainer.config import common
 from lora_trainer.config.kinds import AnyCase, Count, PathText, Positive, Switch, Text
-from lora_trainer.config.setting import no_effect, not_yet, setting
+from lora_trainer.config.setting import no_effect, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,5 +175,8 @@ class Launch:
         effect=no_effect("the run is eager; nothing is compiled", told_with="dynamo_backend"),
     )
     additional_parameters: Text = setting(
-        "", "Options that the GUI adds to sd-scripts' command line; use the keys themselves.", effect=not_yet()
+        "",
+        "Arguments of sd-scripts' command line, as the GUI appends them: --max_grad_norm 0. Each is read as the key "
+        "that it stands for and comes before that key.",
+        may_change=True,
     )

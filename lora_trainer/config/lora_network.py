@@ -18,7 +18,10 @@ from lora_trainer.config.kinds import (
 )
 from lora_trainer.config.setting import setting
 
-FORMER_TYPES = {name: f"LyCORIS/{name}" for name in ("LoCon", "LoHa", "LoKr", "iA3")}
+FORMER_TYPES = {
+    **{name: f"LyCORIS/{name}" for name in ("LoCon", "LoHa", "LoKr", "iA3")},
+    **{f"Kohya {name}": f"LyCORIS/{name}" for name in ("LoHa", "LoKr")},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

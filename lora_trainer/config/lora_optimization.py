@@ -45,6 +45,9 @@ class LearningRate:
     lr_warmup: Percent = setting(
         10.0, "Percent of all steps during which the rate rises from 0 along a line.", blank=0.0
     )
+    lr_warmup_steps: NotNegative = setting(
+        0.0, "The same in steps, and before lr_warmup; below 1 it is a share of all steps, 0 leaves it to lr_warmup."
+    )
     lr_scheduler_num_cycles: Positive = setting(
         1, "How often cosine_with_restarts goes down from the full rate.", old_values={0: 1}
     )

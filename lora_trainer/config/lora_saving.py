@@ -27,6 +27,11 @@ class Saving:
         1, "Write a file at the end of every n-th epoch but the last; 0 is never.", may_change=True
     )
     save_every_n_steps: Count = setting(0, "Write a file at every n-th step; 0 is never.", may_change=True)
+    no_metadata: Switch = setting(
+        False,
+        "Leave everything out of the file's metadata but what tells the kind of the base model and of the layers.",
+        may_change=True,
+    )
     training_comment: Text = setting("", "Text for the file's metadata, such as trigger words.", may_change=True)
     save_last_n_epochs: Count = setting(
         0, "How many of the files saved by epochs stay; 0 is all of them.", may_change=True

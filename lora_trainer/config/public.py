@@ -24,10 +24,13 @@ def public_values(preset: CommonPreset) -> dict[str, object]:
             value = _last_part(str(value))
         elif key.annotation == Paths and isinstance(value, list):
             value = [_last_part(str(item)) for item in value]
-        elif isinstance(value, str):
-            value = SECRET_WORD.sub(r"\1***", value)
-        values[key.name] = value
+        values[key.name] = without_secrets(value) if isinstance(value, str) else value
     return values
+
+
+def without_secrets(text: str) -> str:
+    """A command line without the keys and tokens in it."""
+    return SECRET_WORD.sub(r"\1***", text)
 
 
 def _last_part(path: str) -> str:

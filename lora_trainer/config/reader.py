@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_trainer.config import other_models
+from lora_trainer.config import additional_parameters, other_models
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.entries import Entry, collect
 from lora_trainer.config.findings import Finding
@@ -85,12 +85,12 @@ def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[Loaded, ...]
 def _load(path: Path, name: str, stage: Stage) -> Loaded:
     trainer = TRAINERS[name]
     reading = Reading(path, name, trainer.preset)
-    rest = reading.adopt(stage.entries)
+    rest = reading.adopt(_with_parameters(reading, stage.entries) if trainer.with_gui_keys else stage.entries)
     leftovers = _set_other_models_apart(reading, rest) if trainer.with_gui_keys else {}
     for entry in rest.values():
         reading.refuse(entry, entry.wrong_key(f"unknown key{did_you_mean(entry.key, reading.keys)}"))
     preset = reading.build()
-    inert = {**_without_effect(reading, preset), **leftovers}
+    inert = {**_without_effect(reading, preset), **leftovers, **reading.idle}
     for rule in trainer.rules:
         for finding in rule(preset):
             _apply(reading, finding, inert)
@@ -112,26 +112,32 @@ def _trainer_name(written: Mapping[str, Entry]) -> str:
     raise PresetError(entry.wrong_value(f"found {shown(entry.value)}; {cure}"))
 
 
+def _with_parameters(reading: Reading, written: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The entries with those that stand in additional_parameters."""
+    spread = additional_parameters.spread_parameters(written)
+    for problem in spread.problems:
+        reading.refuse(written[additional_parameters.KEY], problem)
+    reading.notes += spread.notes
+    reading.idle |= spread.idle
+    return spread.entries
+
+
 def _set_other_models_apart(reading: Reading, rest: dict[str, Entry]) -> dict[str, str]:
     """Refuse a preset that is for another family of models; return what is to be said of the GUI's leftovers."""
     entries = {name: rest.pop(name) for name in list(rest) if name in other_models.KEYS}
     if "LoRA_type" in reading.entries:
         entries["LoRA_type"] = reading.entries["LoRA_type"]
-    asking = {
-        name: family for name, entry in entries.items() if (family := other_models.family_asked_for(name, entry.value))
-    }
+    values = {name: entry.value for name, entry in entries.items()}
+    asking = {name: family for name in values if (family := other_models.family_asked_for(name, values))}
     if asking:
         first = min((entries[name] for name in asking), key=lambda entry: entry.order)
         reading.wrong.update(asking)
         families = " and ".join(dict.fromkeys(asking.values()))
         text = f"for {families} models, which lora_trainer does not train; it trains SD 1.x, SD 2.x and SDXL"
-        also = [name for name in asking if name != first.key]
+        also = [name for name in asking if entries[name] is not first]
         reading.refuse(first, first.wrong_key(text + (f"; so are {', '.join(also)}" if also else "")))
         return {}
-    idle = [
-        name for name, entry in entries.items() if entry.value not in ("", None, False, 0) and name in other_models.KEYS
-    ]
-    return other_models.leftovers(idle)
+    return other_models.leftovers({name: value for name, value in values.items() if name in other_models.KEYS})
 
 
 def _without_effect(reading: Reading, preset: CommonPreset) -> dict[str, str]:

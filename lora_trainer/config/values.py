@@ -28,6 +28,7 @@ class Reading:
     problems: list[tuple[int, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     wrong: set[str] = field(default_factory=set)
+    idle: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys = keys_of(self.kind)

@@ -47,6 +47,11 @@ MODELSPEC_SETTINGS = {
     "modelspec.encoder_layer": "clip_skip",
 }
 
+# Kept when the rest is not wanted, as by sd-scripts.
+LEAST = (
+    "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
+)  # fmt: skip
+
 # By (kind, whether it predicts v): ss_base_model_version, modelspec.architecture
 BASE_NAMES: dict[tuple[Kind, bool], tuple[str, str]] = {
     ("sd15", False): ("sd_v1", "stable-diffusion-v1"),
@@ -151,6 +156,11 @@ def lora_metadata(
     if clock is not None:
         facts |= _clock_entries(clock)
     return {key: str(value) for key, value in sorted(facts.items())}
+
+
+def least_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What is left with no_metadata: the kind of the base model and of the layers, and what modelspec asks for."""
+    return {key: value for key, value in metadata.items() if key in LEAST or key.startswith("modelspec.")}
 
 
 def _base_entries(base: BaseFacts) -> dict[str, Any]:

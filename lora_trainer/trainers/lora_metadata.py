@@ -18,11 +18,13 @@ from lora_trainer.models.kohya_metadata import (
     DataFacts,
     FolderFacts,
     ProgressFacts,
+    least_metadata,
     lora_metadata,
     model_hashes,
 )
 from lora_trainer.trainers.lora_job import LoraJob
 from lora_trainer.trainers.lora_network import network_arguments
+from lora_trainer.trainers.lora_optimization import warmup_steps
 
 # sd-scripts writes None where these are off
 NONE_WHEN_OFF = (
@@ -55,8 +57,9 @@ class LoraFacts:
             total_batch_size=self.job.total_batch,
         )
         settings = self._settings | {"max_train_steps": total_steps}
-        settings["lr_warmup_steps"] = int(total_steps * self.job.preset.lr_warmup / 100)
-        return lora_metadata(self._base, self._data, progress, settings, clock())
+        settings["lr_warmup_steps"] = warmup_steps(self.job.preset, total_steps)
+        found = lora_metadata(self._base, self._data, progress, settings, clock())
+        return least_metadata(found) if self.job.preset.no_metadata else found
 
     @cached_property
     def _settings(self) -> dict[str, Any]:

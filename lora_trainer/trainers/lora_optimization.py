@@ -60,13 +60,21 @@ def lora_optimizer(preset: LoraPreset, groups: list[Group]) -> torch.optim.Optim
     return make_optimizer(preset.optimizer, groups, preset.optimizer_options)
 
 
+def warmup_steps(preset: LoraPreset, total_steps: int) -> int:
+    """The steps in which the rate rises."""
+    steps = preset.lr_warmup_steps
+    if not steps:
+        return int(total_steps * preset.lr_warmup / 100)
+    return int(total_steps * steps) if steps < 1 else int(steps)
+
+
 def lora_schedule(preset: LoraPreset, total_steps: int) -> Schedule:
     """The factor of every group's rate. Raises Refusal."""
     rate = preset.unet_rate or preset.text_encoder_rate or 1.0
-    warmup_steps = int(total_steps * preset.lr_warmup / 100)
+    warmup = warmup_steps(preset, total_steps)
     options = preset.lr_scheduler_options
     if preset.lr_scheduler_type:
-        return torch_schedule(preset.lr_scheduler_type, options, rate, total_steps, warmup_steps)
+        return torch_schedule(preset.lr_scheduler_type, options, rate, total_steps, warmup)
     if problems := _curve_problems(preset):
         raise Refusal(*problems)
     given: dict[str, Any] = {CURVE_OPTIONS[name][0]: value for name, value in options.items()}
@@ -80,7 +88,7 @@ def lora_schedule(preset: LoraPreset, total_steps: int) -> Schedule:
         "timescale": preset.lr_scheduler_timescale,
         "decay_steps": int(total_steps * decay) if decay < 1 else int(decay),
     }
-    return make_schedule(preset.lr_scheduler, Curve(total_steps, warmup_steps, base_rate=rate, **{**plain, **given}))
+    return make_schedule(preset.lr_scheduler, Curve(total_steps, warmup, base_rate=rate, **{**plain, **given}))
 
 
 def optimization_problems(preset: LoraPreset) -> list[tuple[str, str]]:
