@@ -110,7 +110,8 @@ NOT_YET = "true is not supported yet; remove the key or set it to false"
         (
             {"network_dim": 100000},
             [
-                "6:18 network_dim: 100000 stands for a full matrix, which only LyCORIS/LoKr has; write a rank, such as 32",
+                "6:18 network_dim: 100000 stands for a full matrix, which only LyCORIS/LoKr has; write a rank, "
+                "such as 32",
             ],
         ),
         (
@@ -128,7 +129,8 @@ NOT_YET = "true is not supported yet; remove the key or set it to false"
         (
             {"lr_scheduler": "warmup_stable_decay"},
             [
-                "6:19 lr_decay_steps: warmup_stable_decay needs the steps over which it falls, such as 0.1 for a tenth of all"
+                "6:19 lr_decay_steps: warmup_stable_decay needs the steps over which it falls, "
+                "such as 0.1 for a tenth of all"
             ],
         ),
         (
@@ -249,10 +251,8 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
                 "lr_scheduler_power": "read by polynomial only",
             },
         ),
-        (
-            {"sample_prompts": "a cat"},
-            {"sample_prompts": "sample_every_n_epochs and sample_every_n_steps are 0, so no preview is due"},
-        ),
+        ({"sample_prompts": "a cat", "sample_at_first": True}, {"sample_at_first": "no previews are due"}),
+        ({"sample_sampler": "ddim"}, {"sample_sampler": "no previews are drawn"}),
         ({"sample_prompts": "a cat", "sample_every_n_steps": 5}, {}),
         ({"wandb_api_key": "k", "log_with": "all"}, {}),
         ({"prior_loss_weight": 0.5}, {"prior_loss_weight": "there are no regularisation images"}),

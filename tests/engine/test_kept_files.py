@@ -10,6 +10,7 @@ import pytest
 from lora_trainer.engine.cadence import Cadence
 from lora_trainer.engine.checkpoints import read_state
 from lora_trainer.engine.kept_files import Keep, keep_state, numbered, surplus
+from lora_trainer.engine.plan import kept_rows
 from lora_trainer.engine.run_folder import RunFolder
 from tests.engine.small_run import run, small
 
@@ -71,3 +72,12 @@ def test_a_state_takes_the_place_of_one_of_that_name_and_shares_bytes_where_it_c
     assert [(state / name).read_text(encoding="utf-8") for name in ("state.pt", "manifest.json")] == ["new", "new"]
     assert (state / "state.pt").samefile(checkpoint / "state.pt") == links
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run-state", "step-00000004"]
+
+
+def test_the_plan_says_what_stays() -> None:
+    assert kept_rows(Keep()) == []
+    assert kept_rows(Keep(state_at_end=True)) == [("states", "at the end")]
+    assert kept_rows(Keep(states=True, epoch_files=2, step_states=1)) == [
+        ("states", "beside every file and at the end"),
+        ("of these stay", "the last 2 files saved by epochs, the last 1 states saved by steps"),
+    ]

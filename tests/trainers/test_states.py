@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.engine.hub_stand_in import TOKEN, stand_in
+from tests.trainers.waiting import wait_for_steps
 
 Train = Callable[..., int]
 WritePreset = Callable[..., Path]
+Start = Callable[..., "subprocess.Popen[str]"]
 Said = pytest.CaptureFixture[str]
 
 
@@ -126,8 +130,14 @@ def test_the_weights_of_an_sd_scripts_state_are_taken(
 def test_pickles_hold_the_same_tensors_and_the_same_bytes_each_time(
     write_preset: WritePreset, train: Train, out: Path, tmp_path: Path, ending: str
 ) -> None:
-    preset = write_preset(epoch=1, metadata_title="A title", save_every_n_epochs=1)
+    said = {name: f"the {name} ü" for name in ("title", "author", "description", "license", "tags")}
+    about = {f"metadata_{name}": text for name, text in said.items()}
+    preset = write_preset(epoch=1, training_comment="say: tiny", **about)
     assert train(preset) == 0
+    with safe_open(out / "tiny.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert {name: metadata[f"modelspec.{name}"] for name in said} == said
+    assert metadata["ss_training_comment"] == "say: tiny"
     assert train(preset, "--set", f"save_model_as={ending}", "--restart") == 0
     there = tmp_path / "there"
     assert train(preset, "--set", f"save_model_as={ending}", f"output_dir={there}", "output_name=other") == 0
@@ -160,3 +170,26 @@ def test_files_and_states_are_uploaded_and_a_run_goes_on_from_the_hub(
     assert (tmp_path / "there" / "tiny.safetensors").read_bytes() == files["cats/tiny.safetensors"]
     written = [path for folder in (out, tmp_path / "there") for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
+def test_a_running_training_draws_and_stops_when_it_is_asked(
+    write_preset: WritePreset, train: Train, start: Start, out: Path, tmp_path: Path
+) -> None:
+    prompt = "photo of a cat --w 64 --h 64 --d 1 --s 2 --l 2"
+    preset = write_preset(epoch=400, sample_prompts=prompt)
+    process = start(preset)
+    wait_for_steps(process, out, 2)
+    for name in ("sample.now", "stop.epoch"):
+        (out / name).touch()
+    said, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, said
+    status = json.loads((out / "status.json").read_text(encoding="utf-8"))
+    done = status["step"]
+    assert (status["state"], status["exit_status"], done % 4) == ("stopped", 0, 0)
+    assert names_in(out, "*.now") == names_in(out, "*.epoch") == []
+    assert names_in(out, "tiny*") == [f"tiny-{done // 4:06d}.safetensors"]
+    assert len(list((out / "sample").glob("tiny_*_00_1.png"))) == 1
+    length = f"max_train_steps={done + 2}"
+    assert train(preset, "--set", length) == 0
+    assert train(preset, "--set", length, f"output_dir={tmp_path / 'at once'}") == 0
+    assert (out / "tiny.safetensors").read_bytes() == (tmp_path / "at once" / "tiny.safetensors").read_bytes()
