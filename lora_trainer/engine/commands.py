@@ -29,7 +29,7 @@ class Command:
 SAVE = Command("s", "save.now", "saves a file and a checkpoint")
 SAMPLE = Command("p", "sample.now", "draws the previews")
 STOP_AFTER_EPOCH = Command("e", "stop.epoch", "saves and stops at the end of this epoch")
-STOP = Command("q", "stop.now", "stops now; the same command goes on")
+STOP = Command("q", "stop.now", "saves a checkpoint and stops now")
 COMMANDS = (SAVE, SAMPLE, STOP_AFTER_EPOCH, STOP)
 
 
@@ -38,6 +38,10 @@ class Keys(Protocol):
 
     def pressed(self) -> str:
         """The keys since the last call, without waiting."""
+        ...
+
+    def restore(self) -> None:
+        """Leave the terminal as it was before."""
         ...
 
 
@@ -49,6 +53,12 @@ class Commands:
         self.keys = keys
         self.heard: set[Command] = set()
         self._looked = time.monotonic()
+
+    def leave_terminal(self) -> None:
+        """Hear no more keys, at once: after Ctrl-C the launcher ends before us, and the shell takes what it finds."""
+        if self.keys is not None:
+            self.keys.restore()
+            self.keys = None
 
     def look(self) -> None:
         """Take in new keys and files, at most once a second."""
@@ -132,6 +142,9 @@ class _WindowsKeys:
             found += windows.getwch()
         return found
 
+    def restore(self) -> None:
+        """Nothing was changed."""
+
 
 class _TerminalKeys:
     """A terminal that hands over each key at once and shows none, while this program is in its foreground.
@@ -154,7 +167,7 @@ class _TerminalKeys:
             if os.tcgetpgrp(self.handle) != os.getpgrp():
                 return False
             if termios.tcgetattr(self.handle)[3] & termios.ICANON:  # at first, and again after Ctrl-Z and `fg`
-                tty.setcbreak(self.handle, termios.TCSANOW)
+                tty.setcbreak(self.handle, termios.TCSAFLUSH)  # what was typed before was not meant for the training
         except (OSError, termios.error):
             return False
         return True
@@ -174,4 +187,4 @@ class _TerminalKeys:
 
         with contextlib.suppress(OSError, termios.error):
             if self.before is not None and os.tcgetpgrp(self.handle) == os.getpgrp():
-                termios.tcsetattr(self.handle, termios.TCSADRAIN, self.before)
+                termios.tcsetattr(self.handle, termios.TCSANOW, self.before)

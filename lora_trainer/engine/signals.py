@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 WANTED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has no SIGHUP, Linux no SIGBREAK
@@ -34,6 +34,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.in_loop = False
+        self.when_heard: Callable[[], None] = lambda: None  # called by the handler, so that it must be quick
 
     def install(self) -> None:
         for name in WANTED:
@@ -49,6 +50,7 @@ class StopRequest:
             raise Stopped(number, "stopped at once; the same command goes on from the last checkpoint")
         if self.signal is None:
             self.signal = number
+            self.when_heard()
 
 
 def stop_with_parent() -> None:

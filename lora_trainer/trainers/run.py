@@ -106,6 +106,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
         settings = _settings(loaded, job, folder, track)
         with open_uploads(job.hub, processes.is_main) as uploads, listening(folder.path, processes.is_main) as commands:
             settings = replace(settings, uploads=uploads, commands=commands)
+            stop.when_heard = commands.leave_terminal
             result = Loop(trainer, settings, processes, precision, stop).run(found)
     if processes.is_main:
         _say_where(result, folder, preset)

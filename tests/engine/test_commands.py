@@ -26,6 +26,9 @@ class Pressed:
     def pressed(self) -> str:
         return self.rounds.pop(0) if self.rounds else ""
 
+    def restore(self) -> None:
+        self.rounds.clear()
+
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
