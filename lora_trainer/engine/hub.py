@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import queue
 import threading
@@ -160,7 +161,8 @@ def check_hub(hub: HubSettings | None) -> None:
         api = hub_api(hub.token)
         sdk = {"space_sdk": "static"} if hub.repo_type == "space" else {}
         api.create_repo(hub.repo_id, private=hub.private, repo_type=hub.repo_type, exist_ok=True, **sdk)
-        api.auth_check(hub.repo_id, repo_type=hub.repo_type, write=True)
+        if "write" in inspect.signature(api.auth_check).parameters:  # older releases cannot ask that
+            api.auth_check(hub.repo_id, repo_type=hub.repo_type, write=True)
     except Exception as error:  # whatever the network or the service raises
         raise Refusal(
             f"huggingface_repo_id: {hub.repo_id} cannot be written to: {spoken_error(error, hub.token)}; "
