@@ -1,6 +1,10 @@
 """Turn another program's configuration into a JSON preset, and say what could not be carried over.
 
-So far: the YAML files of traiNNer-redux, old and new.
+It is recognised by its content: a YAML file of traiNNer-redux; a TOML file of sd-scripts (--config_file); a text, shell
+script or batch file that calls sd-scripts' train_network.py or sdxl_train_network.py. That command can also be given
+after --:
+
+    python -m tools.convert_preset presets/mine.json -- accelerate launch sdxl_train_network.py --network_dim 8
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,21 @@ from lora_trainer.config.setting import keys_of
 from lora_trainer.config.super_resolution import SuperResolutionPreset
 from lora_trainer.config.super_resolution_sections import unfold_sections
 from lora_trainer.errors import Refusal
+from tools.conversion import Converted
+from tools.sd_scripts_preset import (
+    Command,
+    convert_sd_scripts,
+    is_command_line,
+    read_command,
+    read_command_line,
+    toml_arguments,
+)
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")  # 2e-4, which YAML 1.1 takes for a word
-FIRST = ("trainer", "about", "output_dir", "output_name", "seed", "scale", "network_g", "network_d")
+FIRST = (
+    "trainer", "about", "pretrained_model_name_or_path", "sdxl", "train_data_dir", "output_dir", "output_name", "seed",
+    "scale", "network_g", "network_d",
+)  # fmt: skip
 LAUNCH = "says how the program is launched; accelerate and torchrun do that"
 TOOL = "tools/export_onnx.py exports a finished model"
 DROPPED = {  # keys of traiNNer-redux without a counterpart, and why
@@ -33,14 +48,6 @@ DROPPED = {  # keys of traiNNer-redux without a counterpart, and why
     "experiments_root": "output_dir says it", "models": "output_dir says it", "resume_models": "output_dir says it",
     "training_states": "output_dir says it", "log": "output_dir says it", "visualization": "output_dir says it",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Converted:
-    """`left` has a reason for each key that was not carried over."""
-
-    preset: dict[str, Any]
-    left: dict[str, str]
 
 
 def convert_trainner_redux(content: Mapping[str, Any], output_dir: str) -> Converted:
@@ -61,8 +68,7 @@ def convert_trainner_redux(content: Mapping[str, Any], output_dir: str) -> Conve
             left[name] = keys[name].effect.reason
         else:
             found[name] = numbers(entry.value)
-    ordered = {name: found[name] for name in FIRST if name in found}
-    return Converted({**ordered, **found}, left)
+    return Converted(found, left)
 
 
 def numbers(value: Any) -> Any:
@@ -76,59 +82,102 @@ def numbers(value: Any) -> Any:
     return value
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, text: str) -> dict[str, Any]:
     """The file's table. Raises Refusal."""
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise Refusal(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         where = f":{place.line + 1}:{place.column + 1}" if place else ""
         raise Refusal(f"{path}{where}: this is no YAML file ({getattr(error, 'problem', error)})") from error
     if not isinstance(content, dict) or "network_g" not in content:
-        raise Refusal(f"{path}: no configuration of traiNNer-redux: it has no network_g")
+        raise Refusal(f"{path}: no configuration that is known: neither traiNNer-redux's, which has a network_g, nor "
+                      "sd-scripts', which has a pretrained_model_name_or_path or calls train_network.py")  # fmt: skip
     return content
 
 
+def convert(source: Path, output_dir: str, *, sdxl: bool = False) -> Converted:
+    """Whatever the file holds. Raises Refusal."""
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise Refusal(f"{source}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise Refusal(f"{source}: is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    if text.lstrip().startswith("{"):
+        raise Refusal(f"{source}: is JSON; a preset of kohya_ss or traiNNer-redux in JSON is read as it is")
+    if is_command_line(text):
+        return convert_sd_scripts(read_command_line(text, source.parent, Path()))
+    arguments = toml_arguments(source, text)
+    if arguments is not None:
+        return convert_sd_scripts(Command({"sdxl": True, **arguments} if sdxl else arguments))
+    content = read_yaml(source, text)
+    name = str(content.get("name") or source.stem)
+    return convert_trainner_redux({**content, "name": name}, output_dir or f"output/{name}")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="the .yml file")
-    parser.add_argument("target", type=Path, nargs="?", help="the preset to write (default: the same name, .json)")
-    parser.add_argument("--output-dir", default="", help="the preset's output_dir (default: output/<name>)")
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    at = given.index("--") if "--" in given else len(given)
+    given, command = given[:at], given[at + 1 :]
+    options = _parser(with_command=bool(command)).parse_args(given)
     target = options.target or options.source.with_suffix(".json")
     try:
-        content = read_yaml(options.source)
-        name = str(content.get("name") or options.source.stem)
-        converted = convert_trainner_redux({**content, "name": name}, options.output_dir or f"output/{name}")
+        if command:
+            converted = convert_sd_scripts(read_command(command))
+        else:
+            converted = convert(options.source, options.output_dir, sdxl=options.sdxl)
+        if options.output_dir:
+            converted.preset["output_dir"] = options.output_dir
         if target.exists() and not options.target:
             raise Refusal(f"{target}: exists already; name the file to write")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target, json.dumps(converted.preset, indent=2, ensure_ascii=False) + "\n")
-        print(f"{target}: written")
-        for key, reason in converted.left.items():
-            print(f"not carried over: {key}: {reason}")
-        _say_what_is_wrong(target)
+        _write(target, converted)
+        _say_what_is_wrong(target, converted)
     except Refusal as refusal:
         print("\n".join(refusal.problems), file=sys.stderr)
         return refusal.exit_status
     return 0
 
 
-def _say_what_is_wrong(path: Path) -> None:
-    """What the trainer would refuse, except for folders that are not there yet."""
+def _parser(*, with_command: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if not with_command:
+        parser.add_argument("source", type=Path, help="the file to convert")
+    also = "" if with_command else " (default: the same name, .json)"
+    parser.add_argument("target", type=Path, help=f"the preset to write{also}", nargs=None if with_command else "?")
+    parser.add_argument("--output-dir", default="", help="the preset's output_dir (default: the file's)")
+    parser.add_argument("--sdxl", action="store_true", help="a TOML file of sd-scripts is for sdxl_train_network.py")
+    return parser
+
+
+def _write(target: Path, converted: Converted) -> None:
+    found = {name: converted.preset[name] for name in FIRST if name in converted.preset}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, json.dumps({**found, **converted.preset}, indent=2, ensure_ascii=False) + "\n")
+    print(f"{target}: written")
+    for key, reason in converted.left.items():
+        print(f"not carried over: {key}: {reason}")
+    for note in converted.notes:
+        print(f"note: {note}")
+
+
+def _say_what_is_wrong(path: Path, converted: Converted) -> None:
+    """What the trainer would refuse, except for files and folders that are not there yet, and what does nothing."""
     from lora_trainer.config.reader import load_preset
 
+    problems = list(converted.problems)
     try:
         loaded = load_preset(path)
-        from lora_trainer.trainers.super_resolution_checks import part_problems
+        if loaded.preset.trainer == "super_resolution":
+            from lora_trainer.trainers.super_resolution_checks import part_problems
 
-        problems = part_problems(loaded)
+            problems += part_problems(loaded)
+        for key, why in loaded.inert.items():
+            print(f"without effect: {key}: {why}")
     except Refusal as refusal:
-        problems = list(refusal.problems)
+        problems += refusal.problems
     for problem in problems:
         print(f"to mend: {problem}")
 

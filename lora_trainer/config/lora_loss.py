@@ -46,7 +46,7 @@ class NoiseAndLoss:
     )
     min_timestep: Annotated[Whole, Ge(0), Le(999)] = setting(0, "The lowest timestep drawn; 0 is nearly no noise.")
     max_timestep: Annotated[Whole, Ge(1), Le(1000)] = setting(
-        1000, "Timesteps are drawn below this one; 1000 is all noise."
+        1000, "Timesteps are drawn below this one; 1000 is all noise.", old_values={0: 1000}
     )
     min_snr_gamma: NotNegative = setting(
         0.0,
@@ -74,8 +74,10 @@ class NoiseAndLoss:
         "How the Huber threshold falls from 1 at no noise to huber_c at most noise: with the signal-to-noise ratio, "
         "exponentially, or not at all.",
     )
-    huber_c: Annotated[Number, Gt(0), Le(1)] = setting(0.1, "The Huber threshold at the noisiest timestep.")
-    huber_scale: Annotated[Number, Gt(0)] = setting(1.0, "Multiplies the Huber threshold.")
+    huber_c: Annotated[Number, Gt(0), Le(1)] = setting(
+        0.1, "The Huber threshold at the noisiest timestep.", old_values={0: 0.1}
+    )
+    huber_scale: Annotated[Number, Gt(0)] = setting(1.0, "Multiplies the Huber threshold.", old_values={0: 1.0})
     zero_terminal_snr: Switch = setting(
         False,
         "Rescale the noise schedule so that the last timestep is noise alone. For v-prediction models that are meant "

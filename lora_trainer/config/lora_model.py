@@ -71,7 +71,9 @@ class Performance:
         may_change=True,
         old_values={True: "xformers", False: "none"},
     )
-    mem_eff_attn: Switch = setting(False, "Attention that saves memory; PyTorch's sdpa does.", may_change=True)
+    mem_eff_attn: Switch = setting(
+        False, "Attention that saves memory, when xformers is none: PyTorch's sdpa takes its place.", may_change=True
+    )
     gradient_checkpointing: Switch = setting(
         False,
         "Forget activations in the forward pass and compute them again in the backward pass: about 6 GiB less "

@@ -43,7 +43,8 @@ class Setting:
     `about` says in the field's words what it does. `may_change` is true where a run may be continued with another
     value. `example` is what to write in place of a placeholder; a `required` key has no default. `old_names` maps each
     former key to what its values mean now (nothing: the same values), `old_values` each former value to the present
-    one. `blank` is what an empty text means where that is not the default. `later` lists choices that are refused.
+    one. `blank` is what an empty text means where that is not the default, `blank_note` what to say of an empty text.
+    `later` lists choices that are refused.
     """
 
     about: str
@@ -54,6 +55,7 @@ class Setting:
     old_names: Mapping[str, Mapping[object, object]] = field(default_factory=dict)
     old_values: Mapping[object, object] = field(default_factory=dict)
     blank: object = UNSET
+    blank_note: str = ""
     later: tuple[str, ...] = ()
     key: str = ""
 

@@ -14,6 +14,11 @@ else:
     import tomli as tomllib
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table. ValueError for what is no TOML."""
+    return tomllib.loads(text)
+
+
 def read_toml(path: Path, key: str) -> dict[str, Any]:
     """The file's content. Refusal, under the name of the key, where it cannot be read or is no TOML."""
     try:

@@ -86,6 +86,8 @@ class Reading:
             if name == "trainer" or name in self.wrong:
                 continue
             if entry.is_blank:
+                if key.setting.blank_note and entry.value is not None:
+                    self.notes.append(f"{entry.key}: {key.setting.blank_note}")
                 if key.setting.blank is not UNSET:
                     yield key, key.setting.blank
             elif entry.is_placeholder:

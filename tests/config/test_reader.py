@@ -72,6 +72,7 @@ def test_the_placeholders_of_pdxl_are_refused_all_at_once() -> None:
         "train_data_dir=data/my_character (The folder of folders named <repeats>_<words>, such as 10_my character)",
     )
 
+
 WRONG_TYPE = (
     '6:16 LoRA_type: found "LoCom"; write one of Standard, Kohya LoCon, Kohya DyLoRA, LoRA-FA, LyCORIS/LoCon, '
     "LyCORIS/LoHa, LyCORIS/LoKr, LyCORIS/iA3, LyCORIS/DyLoRA, LyCORIS/GLoRA, LyCORIS/BOFT, LyCORIS/Diag-OFT, "
@@ -157,6 +158,20 @@ def test_the_habits_of_the_gui_are_understood(load: Load, key: str, written: obj
             "optimizer",
             "Lion",
             "use_8bit_adam: the former name of optimizer, which is given too and counts",
+        ),
+        ({"max_timestep": 0}, "max_timestep", 1000, "max_timestep: 0 is read as 1000"),
+        ({"huber_c": 0, "loss_type": "huber"}, "huber_c", 0.1, "huber_c: 0 is read as 0.1"),
+        (
+            {"max_bucket_reso": "0", "bucket_no_upscale": False},
+            "max_bucket_reso",
+            1024,
+            'max_bucket_reso: "0" is read as 1024',
+        ),
+        (
+            {"caption_extension": ""},
+            "caption_extension",
+            ".txt",
+            "caption_extension: empty is read as .txt; for sd-scripts it is .caption",
         ),
         (
             {"max_grad_norm": 0},

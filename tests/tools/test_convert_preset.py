@@ -144,7 +144,7 @@ def test_what_the_trainer_would_refuse_is_said(tmp_path: Path, capsys: pytest.Ca
     ("text", "problem"),
     [
         ("a: [1\nb: 2", "über.yml:2:2: this is no YAML file"),
-        ("a: 1", "über.yml: no configuration of traiNNer-redux: it has no network_g"),
+        ("a: 1", "über.yml: no configuration that is known: neither traiNNer-redux's, which has a network_g"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, text: str, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
