@@ -13,6 +13,7 @@ SWITCHES = MappingProxyType(
         "lumina_checkbox": "Lumina",
         "hunyuan_image_checkbox": "HunyuanImage",
         "anima_checkbox": "Anima",
+        "train_inpainting": "inpainting",
     }
 )
 
@@ -66,10 +67,10 @@ OPTIONS = MappingProxyType(
             apply_t5_attn_mask blockwise_fused_optimizers cpu_offload_checkpointing discrete_flow_shift
             double_blocks_to_swap enable_all_linear flux1_cache_text_encoder_outputs
             flux1_cache_text_encoder_outputs_to_disk flux_fused_backward_pass ggpo_beta ggpo_sigma guidance_scale
-            img_attn_dim img_mlp_dim img_mod_dim in_dims mem_eff_save model_prediction_type single_blocks_to_swap
-            single_dim single_mod_dim split_mode split_qkv t5xxl_lr t5xxl_max_token_length timestep_sampling
-            train_blocks train_double_block_indices train_lora_ggpo train_single_block_indices train_t5xxl
-            txt_attn_dim txt_mlp_dim txt_mod_dim
+            img_attn_dim img_mlp_dim img_mod_dim in_dims mem_eff_save model_prediction_type show_timesteps
+            show_timesteps_resolution single_blocks_to_swap single_dim single_mod_dim split_mode split_qkv
+            t5xxl_lr t5xxl_max_token_length timestep_sampling train_blocks train_double_block_indices train_lora_ggpo
+            train_single_block_indices train_t5xxl txt_attn_dim txt_mlp_dim txt_mod_dim
             """
         ),
         "SD 3": _words(
@@ -116,6 +117,7 @@ KEYS = frozenset(SWITCHES) | frozenset(PARTS) | frozenset(FAMILY_OF_OPTION)
 WIDGETS: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "guidance_scale": (3.5, 1.0),
+        "show_timesteps_resolution": ("1024,1024",),
         "discrete_flow_shift": (3.0, 1.0, 6.0),
         "model_prediction_type": ("sigma_scaled", "raw"),
         "timestep_sampling": ("sigma",),
