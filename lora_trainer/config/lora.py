@@ -48,6 +48,11 @@ class LoraPreset(
         return self.sdxl and self.sdxl_cache_text_encoder_outputs
 
     @property
+    def attention_kernel(self) -> str:
+        """xformers, sdpa, or none for the plain formula."""
+        return "sdpa" if self.mem_eff_attn and self.xformers == "none" else self.xformers
+
+    @property
     def limits_bucket_sides(self) -> bool:
         """Whether min_bucket_reso and max_bucket_reso are read."""
         return self.enable_bucket and not self.bucket_no_upscale

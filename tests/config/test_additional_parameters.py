@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
+from lora_trainer.config.kinds import Switch
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.reader import Loaded
+from lora_trainer.config.schema import default_as_written
+from lora_trainer.config.sd_scripts_arguments import FLAGS, IDLE, REFUSED, RENAMED, SAME, meaning_of, read_words
+from lora_trainer.config.sd_scripts_network import NETWORK_KEYS
+from lora_trainer.config.setting import keys_of
 
 Load = Callable[..., Loaded]
 Problems = Callable[..., list[str]]
@@ -149,3 +154,22 @@ def test_a_secret_in_it_is_never_shown(load: Load) -> None:
 def test_what_was_trained_is_the_same_however_it_is_written(load: Load) -> None:
     written = load(noise_offset=0.1, network_dim=4, seed=3).steps_fingerprint()
     assert load(additional_parameters="--noise_offset 0.1 --network_dim 4 --seed 3").steps_fingerprint() == written
+
+
+def test_the_tables_name_keys_and_nothing_twice() -> None:
+    keys = keys_of(LoraPreset)
+    assert not [name for name in (*SAME, *RENAMED.values(), *NETWORK_KEYS.values()) if name not in keys]
+    assert not [key for flag in FLAGS.values() for key in flag if key not in keys]
+    tables = [set(SAME), set(RENAMED), set(FLAGS), set(IDLE), set(REFUSED)]
+    assert sum(map(len, tables)) == len(set.union(*tables))
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_each_argument_takes_what_its_key_takes(name: str) -> None:
+    key = keys_of(LoraPreset)[name]
+    default = default_as_written(key)
+    words = [f"--{name}"] if key.annotation == Switch else [f"--{name}", str(default or "a=1")]
+    given, problems = read_words(words)
+    assert problems == []
+    meaning = meaning_of(given)
+    assert (list(meaning.keys), meaning.problems) == ([name], [])

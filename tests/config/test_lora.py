@@ -52,6 +52,19 @@ def test_options_by_name(load: Load) -> None:
     assert preset.lr_scheduler_options == {}
 
 
+@pytest.mark.parametrize(
+    ("keys", "kernel"),
+    [
+        ({}, "xformers"),
+        ({"xformers": False}, "none"),
+        ({"xformers": "none", "mem_eff_attn": True}, "sdpa"),
+        ({"xformers": "sdpa", "mem_eff_attn": True}, "sdpa"),
+    ],
+)
+def test_the_attention_kernel(load: Load, keys: dict[str, object], kernel: str) -> None:
+    assert _preset(load, **keys).attention_kernel == kernel
+
+
 def test_a_disk_cache_is_a_cache(load: Load) -> None:
     assert _preset(load, cache_latents=False, cache_latents_to_disk=True).caches_latents
     assert not _preset(load, cache_latents=False).caches_latents
