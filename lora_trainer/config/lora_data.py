@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, MultipleOf
 
 from lora_trainer.config.kinds import AnyCase, Count, NotNegative, PathText, Positive, Share, Size, Switch, Text, Whole
-from lora_trainer.config.setting import no_effect, not_yet, setting
+from lora_trainer.config.setting import no_effect, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,6 @@ class Data:
         "",
         "The folder of folders named <repeats>_<words>, such as 10_my character. Each image counts that many times "
         "in an epoch; the words are the caption of an image without a caption file.",
-        required=True,
         example="data/my_character",
     )
     train_batch_size: Positive = setting(1, "Images per device in one pass.")
@@ -27,15 +26,35 @@ class Data:
         1, "Passes whose gradients add up to one step; a step counts once, however many passes it has."
     )
     reg_data_dir: PathText = setting(
-        "", "Regularisation images, in folders named like those of train_data_dir.", effect=not_yet()
+        "",
+        "Regularisation images, in folders named like those of train_data_dir, of what the model is not to forget. "
+        "They are used as often as the training images.",
     )
-    prior_loss_weight: NotNegative = setting(
-        1.0, "The factor of the loss of regularisation images.", effect=no_effect("there are no regularisation images")
+    prior_loss_weight: NotNegative = setting(1.0, "The factor of the loss of regularisation images.")
+    dataset_config: PathText = setting(
+        "",
+        "A TOML file in sd-scripts' form, in place of train_data_dir: data sets with their own resolution and batch "
+        "size, of folders with their own captions, repeats and augmentations. What it does not say is as in the "
+        "preset.",
     )
-    dataset_config: PathText = setting("", "A TOML file that describes the data set.", effect=not_yet())
-    masked_loss: Switch = setting(False, "Weigh the loss with a mask for each image.", effect=not_yet())
-    color_aug: Switch = setting(False, "Shift hue or gamma of every third image.", effect=not_yet())
-    random_crop: Switch = setting(False, "Crop at a random place instead of the centre.", effect=not_yet())
+    masked_loss: Switch = setting(
+        False,
+        "Weigh the loss with a mask for each image: the one in conditioning_data_dir, or else its own transparency. "
+        "White and opaque count.",
+    )
+    alpha_mask: Switch = setting(
+        False, "Take an image's transparency as its mask, where it has any; masked_loss asks for it too."
+    )
+    conditioning_data_dir: PathText = setting(
+        "",
+        "The folder of masks for masked_loss: a picture for each training image, with the same name before the point.",
+    )
+    color_aug: Switch = setting(
+        False, "Turn the hue or change the gamma of every third image, anew each time. Not with cached latents."
+    )
+    random_crop: Switch = setting(
+        False, "Crop at a random place instead of the centre, anew each time. Not with cached latents."
+    )
     flip_aug: Switch = setting(False, "Mirror each image with probability 1/2; cached latents are kept both ways.")
 
 
@@ -59,11 +78,13 @@ class Buckets:
         256,
         "The shortest side of a bucket in pixels, rounded down to bucket_reso_steps. Read only when images may be "
         "enlarged.",
+        old_values={0: 256},
     )
     max_bucket_reso: Positive = setting(
         2048,
         "The longest side of a bucket in pixels, rounded up to bucket_reso_steps. Read only when images may be "
         "enlarged.",
+        old_values={0: 1024},
     )
     bucket_reso_steps: Annotated[Whole, Ge(8), Le(1024), MultipleOf(8)] = setting(
         64,
@@ -107,6 +128,7 @@ class Captions:
         ".txt",
         "The ending of caption files; the first line counts, or with enable_wildcard each. An ending that no file has "
         "turns them off, and the folder's words are the caption.",
+        blank_note="empty is read as .txt; for sd-scripts it is .caption",
     )
     shuffle_caption: Switch = setting(
         False, "Cut the caption at commas and put the tags after the first keep_tokens in a new order each time."

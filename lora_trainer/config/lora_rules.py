@@ -59,8 +59,8 @@ def model(preset: LoraPreset) -> Findings:
         yield from _idle(preset, "SDXL always takes the layer before the last", "clip_skip", calm=1)
     else:
         yield from _idle(preset, "read for SDXL only", "sdxl_no_half_vae")
-    if preset.mem_eff_attn:
-        yield note("PyTorch's sdpa is used; it saves the same memory", "mem_eff_attn")
+    if preset.mem_eff_attn and preset.xformers != "none":
+        yield inert(f"xformers is {preset.xformers}, which comes first", "mem_eff_attn")
     if preset.fp8_base and preset.fp8_base_unet:
         yield inert("fp8_base includes the UNet", "fp8_base_unet")
     if (preset.fp8_base or preset.fp8_base_unet) and preset.mixed_precision == "no":
@@ -223,6 +223,9 @@ def zeros(preset: LoraPreset) -> Findings:
         yield note("0 turns clipping off; kohya_ss would have made it 1", "max_grad_norm")
     if preset.network_alpha == 0:
         yield note(f"0 stands for network_dim, {preset.network_dim}; kohya_ss would have made it 1", "network_alpha")
+    if preset.prior_loss_weight == 0 and preset.reg_data_dir:
+        text = "0 leaves the regularisation images without effect; kohya_ss would have made it 1"
+        yield note(text, "prior_loss_weight")
     if preset.seed == 0:
         yield note("0 draws a new seed for each run", "seed")
 
@@ -260,6 +263,21 @@ def validation(preset: LoraPreset) -> Findings:
         yield error(text, "early_stopping_patience", "validate_every_n_epochs")
 
 
+def data(preset: LoraPreset) -> Findings:
+    if not (preset.train_data_dir or preset.dataset_config):
+        text = "missing; write the folder that holds folders named like 10_my character, or name a dataset_config"
+        yield error(text, "train_data_dir", "dataset_config")
+    if preset.dataset_config:
+        text = "dataset_config describes the data set"
+        yield from _idle(preset, text, "train_data_dir", "reg_data_dir", "conditioning_data_dir", calm="")
+    elif not preset.reg_data_dir:
+        yield from _idle(preset, "there are no regularisation images", "prior_loss_weight", calm=1)
+    if preset.conditioning_data_dir and not preset.masked_loss:
+        yield inert("read by masked_loss only, which is off", "conditioning_data_dir")
+    if preset.masked_loss and preset.alpha_mask:
+        yield inert("masked_loss asks for it", "alpha_mask")
+
+
 def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Findings:
     """Those of the keys whose value asks for something."""
     for key in keys:
@@ -268,6 +286,6 @@ def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Finding
 
 
 LORA_RULES: tuple[Rule, ...] = (
-    model, network, buckets, caches, captions, noise, loss,
+    model, network, data, buckets, caches, captions, noise, loss,
     rates, adaptive_optimizer, schedule, length, zeros, samples, trackers, saving, validation,
 )  # fmt: skip

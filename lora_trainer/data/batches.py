@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from lora_trainer.data.buckets import Size
 from lora_trainer.draws import python_random
 
+Group = tuple[int, ...]  # a bucket, after the number of its data set where that is not 0
+
 
 class BatchPlan:
     """The order of the data for ever: every epoch draws each item as often as its repeats say, in a new order.
@@ -17,19 +19,38 @@ class BatchPlan:
     kept, because steps are usually asked for one after the other.
     """
 
-    def __init__(self, bucket_of_item: Sequence[Size], repeats: Sequence[int], total_batch: int, seed: int) -> None:
-        if total_batch < 1:
-            raise ValueError(f"a batch of {total_batch} pictures")
-        self.total_batch = total_batch
+    def __init__(
+        self,
+        bucket_of_item: Sequence[Size],
+        repeats: Sequence[int],
+        total_batch: int | Sequence[int],
+        seed: int,
+        dataset_of_item: Sequence[int] = (),
+    ) -> None:
+        """Pictures of several data sets never share a batch; `total_batch` then has a number for each data set."""
+        self.batch_sizes = (total_batch,) if isinstance(total_batch, int) else tuple(total_batch)
+        if min(self.batch_sizes) < 1:
+            raise ValueError(f"a batch of {min(self.batch_sizes)} pictures")
         self.seed = seed
         self.bucket_of_item = tuple(bucket_of_item)
-        self._uses: dict[Size, list[int]] = {bucket: [] for bucket in sorted(set(bucket_of_item))}
+        datasets = dataset_of_item or [0] * len(bucket_of_item)
+        self._uses: dict[Group, list[int]] = {}
         for item, (bucket, count) in enumerate(zip(bucket_of_item, repeats, strict=True)):
-            self._uses[bucket] += [item] * count
-        self.steps_per_epoch = sum(-(-len(uses) // total_batch) for uses in self._uses.values())
+            group = (datasets[item], *bucket) if datasets[item] else bucket
+            self._uses.setdefault(group, []).extend([item] * count)
+        self._uses = {group: self._uses[group] for group in sorted(self._uses)}
+        self.steps_per_epoch = sum(-(-len(uses) // self._size(group)) for group, uses in self._uses.items())
         if self.steps_per_epoch == 0:
             raise ValueError("no pictures to make batches of")
         self._latest: tuple[int, list[tuple[int, ...]]] = (-1, [])
+
+    @property
+    def total_batch(self) -> int:
+        """The largest."""
+        return max(self.batch_sizes)
+
+    def _size(self, group: Group) -> int:
+        return self.batch_sizes[group[0] if len(group) > 2 else 0]
 
     def epoch_of(self, step: int) -> int:
         """Counted from 0, as steps are."""
@@ -47,7 +68,8 @@ class BatchPlan:
         for bucket, uses in self._uses.items():
             order = list(uses)
             python_random(self.seed, epoch, "order", *bucket).shuffle(order)
-            batches += [tuple(order[at : at + self.total_batch]) for at in range(0, len(order), self.total_batch)]
+            size = self._size(bucket)
+            batches += [tuple(order[at : at + size]) for at in range(0, len(order), size)]
         python_random(self.seed, epoch, "batches").shuffle(batches)
         return batches
 

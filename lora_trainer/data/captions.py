@@ -10,10 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from lora_trainer.data.survey import Sample
 from lora_trainer.draws import python_random, uniform
 from lora_trainer.errors import Refusal
+
+if TYPE_CHECKING:
+    from lora_trainer.data.survey import Sample
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 

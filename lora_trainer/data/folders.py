@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import features
 
+from lora_trainer.data.captions import CaptionSettings
+from lora_trainer.data.metadata_captions import captions_of_metadata
+from lora_trainer.data.subsets import Subset
 from lora_trainer.errors import Refusal
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp") + ((".avif",) if features.check("avif") else ())
+NAMED_AT_MOST = 5
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -21,6 +26,7 @@ class Picture:
     """One picture file as the folders describe it; the file itself has not been opened yet.
 
     ``name`` is the path below the data set's folder, written with ``/`` on every system: the picture's stable identity.
+    ``subset`` is the number of its folder; ``alpha_mask`` says that its transparency, if any, is its mask.
     """
 
     path: Path
@@ -28,48 +34,103 @@ class Picture:
     folder: str
     repeats: int
     caption: str
+    subset: int = 0
+    is_reg: bool = False
+    mask: Path | None = None
+    alpha_mask: bool = False
 
 
 def read_folders(
     train_data_dir: Path, caption_extension: str, all_lines: bool = False, key: str = "train_data_dir"
 ) -> tuple[Picture, ...]:
-    """The pictures of every `<repeats>_<name>` subfolder, sorted by name.
-
-    A picture's caption is the first line of the file beside it that has the same stem and ``caption_extension``, or
-    with ``all_lines`` every line that is not blank, joined by line breaks; without such a file it is the folder's name
-    after the first underscore. Folders inside these folders, hidden files, folders with 0 repeats and folders without a
-    number are not read.
+    """The pictures of every `<repeats>_<name>` subfolder, sorted by name; see `read_subset` for their captions.
 
     Raises Refusal, which lists all problems of the layout and of the caption files at once; `key` is the preset's.
     """
-    if not train_data_dir.is_dir():
-        found = "is a file" if train_data_dir.exists() else "does not exist"
-        what = "training pictures" if key == "train_data_dir" else "pictures"
-        raise Refusal(f"{train_data_dir}: the folder of the {what} {found}; check {key}")
-    counted = _counted_folders(train_data_dir)
-    loose = _picture_files(train_data_dir)
-    if not counted:
-        raise Refusal(_no_counted_folder(train_data_dir, bool(loose), key))
-    if loose:
-        log.warning("%s: %d pictures lie outside the numbered folders and are not used", train_data_dir, len(loose))
+    captions = CaptionSettings(enable_wildcard=all_lines)
+    subsets = [
+        Subset(folder, folder.name, 0, repeats, tokens, False, caption_extension, captions)
+        for folder, repeats, tokens in numbered_folders(train_data_dir, key)
+    ]
+    return read_subsets(subsets, train_data_dir)
 
+
+def read_subsets(subsets: Sequence[Subset], where: Path) -> tuple[Picture, ...]:
+    """The pictures of all subsets, regularisation last and otherwise sorted by data set and name.
+
+    Raises Refusal with every problem of their files, or when there is no picture at all `where` they were looked for.
+    """
     pictures: list[Picture] = []
     problems: list[str] = []
-    for folder, repeats, tokens in counted:
-        files = _picture_files(folder)
-        if not files:
-            log.warning("%s: no pictures in this folder", folder)
-        captions = _captions(files, caption_extension, tokens, all_lines, problems)
-        for path, caption in captions.items():
-            pictures.append(Picture(path, f"{folder.name}/{path.name}", folder.name, repeats, caption))
-    if not pictures and not problems:
-        problems.append(
-            f"{train_data_dir}: none of its {len(counted)} numbered folders holds a picture "
-            f"({', '.join(extension[1:] for extension in EXTENSIONS)})"
-        )
+    for index, subset in enumerate(subsets):
+        pictures += read_subset(subset, index, problems)
+    if not problems and all(picture.is_reg for picture in pictures):
+        endings = ", ".join(extension[1:] for extension in EXTENSIONS)
+        problems.append(f"{where}: none of its {len(subsets)} numbered folders holds a picture ({endings})")
     if problems:
         raise Refusal(*problems)
-    return tuple(sorted(pictures, key=lambda picture: picture.name))
+    return tuple(sorted(pictures, key=lambda each: (subsets[each.subset].dataset, each.is_reg, each.name)))
+
+
+def read_subset(subset: Subset, index: int, problems: list[str]) -> list[Picture]:
+    """The pictures of one folder. What is wrong with its files is added to ``problems``.
+
+    A picture's caption is the first line of the file beside it that has the same stem and ``caption_extension``, or
+    with ``enable_wildcard`` every line that is not blank, joined by line breaks; without such a file it is the class
+    tokens. Folders inside the folder and hidden files are not read.
+    """
+    files = _picture_files(subset.image_dir)
+    if not files:
+        log.warning("%s: no pictures in this folder", subset.image_dir)
+    if subset.metadata_file is not None:
+        captions = captions_of_metadata(subset.metadata_file, files, problems)
+    else:
+        wildcards = subset.captions.enable_wildcard
+        captions = _captions(files, subset.caption_extension, subset.class_tokens, wildcards, problems)
+    masks: Mapping[Path, Path] = {}
+    if subset.conditioning_data_dir is not None:
+        try:
+            masks = _mask_files(subset.conditioning_data_dir, list(captions))
+        except Refusal as refusal:
+            problems.extend(refusal.problems)
+    return [
+        Picture(
+            path, f"{subset.name}/{path.name}", subset.name, subset.num_repeats, caption, index, subset.is_reg,
+            masks.get(path), subset.alpha_mask,
+        )
+        for path, caption in captions.items()
+    ]  # fmt: skip
+
+
+def _mask_files(folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:
+    """The mask of every picture: the picture of the same stem in the folder. Raises Refusal for those without one."""
+    if not folder.is_dir():
+        raise Refusal(f"conditioning_data_dir: {folder}: there is no such folder")
+    by_stem = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
+    missing = [picture for picture in pictures if picture.stem not in by_stem]
+    if missing:
+        shown = ", ".join(path.name for path in missing[:NAMED_AT_MOST])
+        more = f" and {len(missing) - NAMED_AT_MOST} more" if len(missing) > NAMED_AT_MOST else ""
+        raise Refusal(f"{folder}: there is no mask for {shown}{more}; a mask has the name of its picture")
+    return {picture: by_stem[picture.stem] for picture in pictures}
+
+
+def numbered_folders(parent: Path, key: str) -> list[tuple[Path, int, str]]:
+    """(folder, repeats, class tokens) of every `<repeats>_<name>` subfolder, by name.
+
+    Folders with 0 repeats or without a number are not used. Raises Refusal where there is none; `key` is the preset's.
+    """
+    if not parent.is_dir():
+        found = "is a file" if parent.exists() else "does not exist"
+        what = "training pictures" if key == "train_data_dir" else "pictures"
+        raise Refusal(f"{parent}: the folder of the {what} {found}; check {key}")
+    counted = _counted_folders(parent)
+    loose = _picture_files(parent)
+    if not counted:
+        raise Refusal(_no_counted_folder(parent, bool(loose), key))
+    if loose:
+        log.warning("%s: %d pictures lie outside the numbered folders and are not used", parent, len(loose))
+    return counted
 
 
 def _counted_folders(parent: Path) -> list[tuple[Path, int, str]]:

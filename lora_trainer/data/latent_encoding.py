@@ -11,7 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from lora_trainer.data.images import BadPicture, read_picture, resize_and_crop
+from lora_trainer.data.buckets import Placement
+from lora_trainer.data.images import BadPicture, Pixels, read_picture, resize_and_crop
 from lora_trainer.data.survey import Sample
 from lora_trainer.errors import Refusal
 
@@ -47,10 +48,16 @@ def encode_batches(
         yield latents
 
 
-def read_pixels(sample: Sample) -> torch.Tensor:
-    """(3, height, width) float32 in -1..1, placed in its bucket. Raises Refusal when the file has gone bad."""
+def read_pixels(
+    sample: Sample, placement: Placement | None = None, change: Callable[[Pixels], Pixels] | None = None
+) -> torch.Tensor:
+    """(3, height, width) float32 in -1..1, placed in its bucket, or otherwise, and changed on the way.
+
+    Raises Refusal when the file has gone bad.
+    """
     try:
-        pixels = resize_and_crop(read_picture(sample.path), sample.placement)
+        pixels = resize_and_crop(read_picture(sample.path), placement or sample.placement)
+        pixels = change(pixels) if change is not None else pixels
     except BadPicture as error:
         raise Refusal(f"{sample.path}: {error}") from error
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 127.5 - 1

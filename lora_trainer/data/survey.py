@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lora_trainer.data.buckets import BucketSettings, Placement, Size, aspect_error, place
 from lora_trainer.data.folders import Picture
-from lora_trainer.data.images import BadPicture, size_px
+from lora_trainer.data.images import BadPicture, open_header, size_px
 from lora_trainer.errors import Refusal
 
 NAMED_AT_MOST = 20
@@ -23,6 +23,7 @@ class Sample:
     """One usable picture with everything that the data's order, the caches and the metadata are made from.
 
     ``size_px`` is (height, width) as seen by a person, after the EXIF orientation. ``digest`` is of the file's bytes.
+    ``subset`` is the number of its folder. A mask is a file, or with ``alpha_mask`` the picture's own transparency.
     """
 
     name: str
@@ -33,6 +34,10 @@ class Sample:
     size_px: Size
     digest: str
     placement: Placement
+    subset: int = 0
+    is_reg: bool = False
+    mask: Path | None = None
+    alpha_mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,14 @@ def survey(pictures: Sequence[Picture], settings: BucketSettings, workers: int =
 
 def data_fingerprint(samples: Sequence[Sample]) -> str:
     """Equal for two data sets of the same pictures, names, captions and repeats, wherever they lie."""
-    facts = [(sample.name, sample.digest, sample.caption, sample.repeats) for sample in samples]
+    facts = [(sample.name, sample.digest, sample.caption, sample.repeats, *_mask_facts(sample)) for sample in samples]
     return blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def _mask_facts(sample: Sample) -> tuple[str, ...]:
+    if sample.mask is None:
+        return ("alpha",) if sample.alpha_mask else ()
+    return (blake2b(sample.mask.read_bytes(), digest_size=16).hexdigest(),)
 
 
 def summarize(samples: Sequence[Sample]) -> Summary:
@@ -97,4 +108,7 @@ def _inspect(picture: Picture, settings: BucketSettings) -> Sample | str:
     except (BadPicture, ValueError) as error:
         return f"{picture.path}: {error}"
     digest = blake2b(data, digest_size=16).hexdigest()
-    return Sample(picture.name, picture.path, picture.folder, picture.repeats, picture.caption, size, digest, placement)
+    return Sample(
+        picture.name, picture.path, picture.folder, picture.repeats, picture.caption, size, digest, placement,
+        picture.subset, picture.is_reg, picture.mask, picture.alpha_mask and open_header(data).has_transparency_data,
+    )  # fmt: skip

@@ -112,6 +112,7 @@ class DataFacts:
     regularisation_folders: Mapping[str, FolderFacts] = field(default_factory=dict)
     mean_bucket_error: float = 0.0  # of the aspect ratio
     validation_images: int = 0
+    described: str = ""  # the data sets of a dataset_config, as JSON
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ def _data_entries(data: DataFacts) -> dict[str, Any]:
         "ss_num_train_images": _images(data.folders),
         "ss_num_reg_images": _images(data.regularisation_folders),
         "ss_num_validation_images": data.validation_images,
+        **({"ss_datasets": data.described} if data.described else {}),
     }
 
 

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from lora_trainer.data.batches import BatchPlan, Share, micro_positions
-from lora_trainer.data.buckets import VAE_STEP_PX, size_condition
-from lora_trainer.data.captions import CaptionSettings, Moment, choose_caption
+from lora_trainer.data.buckets import VAE_STEP_PX, Placement, size_condition, with_random_crop
+from lora_trainer.data.captions import Moment, choose_caption
+from lora_trainer.data.color_augmentation import shift_colours
 from lora_trainer.data.latent_cache import LatentCache
 from lora_trainer.data.latent_encoding import read_pixels
+from lora_trainer.data.masks import read_mask
+from lora_trainer.data.subsets import Subset
 from lora_trainer.data.survey import Sample
 from lora_trainer.draws import draw_key, torch_generator, uniform
 from lora_trainer.losses.noise import multires_noise, offset_direction, offset_noise, perturbed, random_strength
@@ -48,20 +51,25 @@ class DiffusionData:
     """`data(step)` is the list of this process's micro-batches. Pickled into loader processes."""
 
     samples: Sequence[Sample]
+    subsets: Sequence[Subset]
     plan: BatchPlan
-    captions: CaptionSettings
     tokens: CaptionTokens
     noise: NoiseSettings
-    share: Share
+    shares: Sequence[Share]  # of each data set
     latents: LatentCache | None  # None: the VAE encodes in every step
     latent_scale: float
-    flip: bool = False
+    prior_weight: float = 1.0  # of the loss of regularisation pictures
     total_steps: int = 0
     layers_draw: bool = False  # whether the trained layers draw random numbers in a pass
 
+    def __post_init__(self) -> None:
+        self._has_regularisation = any(sample.is_reg for sample in self.samples)
+        self._has_masks = any(sample.mask is not None or sample.alpha_mask for sample in self.samples)
+
     def __call__(self, step: int) -> list[dict[str, Any]]:
         batch = self.plan.batch_of(step)
-        return [self._micro(step, batch, positions) for positions in micro_positions(batch, self.share)]
+        share = self.shares[self.subsets[self.samples[batch[0]].subset].dataset]
+        return [self._micro(step, batch, positions) for positions in micro_positions(batch, share)]
 
     def _micro(self, step: int, batch: Sequence[int], positions: Sequence[int]) -> dict[str, Any]:
         """One forward pass. A process without a picture of its own gets one that counts nothing: the others wait for
@@ -74,7 +82,7 @@ class DiffusionData:
         micro |= self.tokens.batch([row["caption"] for row in rows])
         names = [row["name"] for row in rows]
         if self.layers_draw:
-            first = positions[0] if positions else -1 - self.share.rank
+            first = positions[0] if positions else -1 - self.shares[0].rank
             micro["layer_seed"] = draw_key(self.plan.seed, step, first, "layers") & 0x7FFF_FFFF_FFFF_FFFF
         return {**micro, "names": names, "weights": weights, "total": len(batch)}
 
@@ -82,16 +90,19 @@ class DiffusionData:
         sample = self.samples[item]
         seed = self.plan.seed
         key = (seed, step, position)
-        mirrored = self.flip and uniform(*key, "flip") < 0.5
+        subset, placement = self.subsets[sample.subset], sample.placement
+        if subset.random_crop:
+            placement = with_random_crop(placement, *key, "crop")
+        mirrored = subset.flip_aug and uniform(*key, "flip") < 0.5
         moment = Moment(self.plan.epoch_of(step) + 1, step, self.total_steps)
         row: dict[str, Any] = {
             "name": sample.name,
-            "caption": choose_caption(sample.caption, self.captions, moment, *key),
+            "caption": choose_caption(sample.caption, subset.captions, moment, *key),
             "timestep": torch.tensor(
                 uniform_timestep(self.noise.min_timestep, self.noise.max_timestep, *key, "timestep")
             ),
             "size_condition": torch.tensor(
-                size_condition(*sample.size_px, sample.placement, mirrored=mirrored), dtype=torch.float32
+                size_condition(*sample.size_px, placement, mirrored=mirrored), dtype=torch.float32
             ),
         }
         height, width = (px // VAE_STEP_PX for px in sample.placement.bucket_px)
@@ -102,10 +113,21 @@ class DiffusionData:
             mean, std = self.latents.get(item, mirrored)
             row["latents"] = (mean.float() + std.float() * vae_noise) * self.latent_scale
         else:
-            pixels = read_pixels(sample)
+            shift = (lambda image: shift_colours(image, *key, "colours")) if subset.color_aug else None
+            pixels = read_pixels(sample, placement, shift)
             row["pixels"] = pixels.flip(-1) if mirrored else pixels
             row["vae_noise"] = vae_noise
+        if self._has_regularisation:
+            row["loss_weight"] = torch.tensor(self.prior_weight if sample.is_reg else 1.0)
+        if self._has_masks:
+            mask = self._mask(sample, placement)
+            row["mask"] = mask.flip(-1) if mirrored else mask
         return row
+
+    def _mask(self, sample: Sample, placement: Placement) -> Tensor:
+        if sample.mask is None and not sample.alpha_mask:
+            return torch.ones(1, *(px // VAE_STEP_PX for px in placement.bucket_px))
+        return read_mask(sample.mask or sample.path, placement, alpha=sample.mask is None)
 
     def _noise(self, step: int, position: int, shape: tuple[int, int, int]) -> dict[str, Tensor]:
         """The target noise, and what the input is noised with when that differs. (c, h, w) each."""

@@ -36,6 +36,8 @@ class Objective:
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> Losses:
         losses = self.plain(module, batch)
+        if "loss_weight" in batch:
+            losses = losses * batch["loss_weight"]
         return Losses(weighted(losses, batch["timestep"], self.snr, self.weighting))
 
     def plain(self, module: nn.Module, batch: dict[str, Any]) -> Tensor:
@@ -51,7 +53,10 @@ class Objective:
         v_prediction = self.weighting.v_prediction
         target = velocity(latents, noise, timesteps, self.alphas) if v_prediction else noise
         threshold = None if self.thresholds is None else self.thresholds[timesteps]
-        return elementwise(prediction, target, self.criterion, threshold).flatten(1).mean(1)
+        losses = elementwise(prediction, target, self.criterion, threshold)
+        if "mask" in batch:  # the mean is over everything, as in sd-scripts, so that a small part counts little
+            losses = losses * batch["mask"]
+        return losses.flatten(1).mean(1)
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any]) -> Tensor:

@@ -34,7 +34,7 @@ from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.diffusion_objective import Objective, encode
 from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captions, with_cache
 from lora_trainer.trainers.diffusion_validation import DiffusionValidator, encode_held_out
-from lora_trainer.trainers.lora_job import LoraJob, caption_settings
+from lora_trainer.trainers.lora_job import LoraJob
 from lora_trainer.trainers.lora_metadata import LoraFacts
 from lora_trainer.trainers.lora_network import LoraNetwork, Names, build_network
 from lora_trainer.trainers.lora_optimization import lora_groups, lora_optimizer, lora_schedule
@@ -125,7 +125,7 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     base = load_base_model(job.checkpoint, dtype=precision.dtype, vae=Path(preset.vae) if preset.vae else None)
     if preset.zero_terminal_snr:
         base = replace(base, zero_terminal_snr=True)
-    if note := use_attention(base.unet, preset.xformers, device):
+    if note := use_attention(base.unet, preset.attention_kernel, device):
         log.info("%s", note)
     _place(base, preset, precision, device)
     names = _add_lora(job, base)
@@ -133,21 +133,21 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
         for model in parts_of(base).values():
             set_adapter_dtype(model, precision.dtype)
     tokens = _tokens(job, base, processes, dry)
-    captions = [unvaried_captions(sample.caption, caption_settings(preset))[0] for sample in job.held_out]
+    captions = [unvaried_captions(sample.caption, job.captions_of(sample))[0] for sample in job.held_out]
     held_out = encode_held_out(job.held_out, captions, base.vae) if processes.is_main and not dry else ()
     latents = _latents(job, base, processes) if preset.caches_latents and not dry else None
     if latents is not None and device.type == "cuda":
         base.vae.to("cpu")
     data = DiffusionData(
         job.samples,
+        job.subsets,
         job.plan,
-        caption_settings(preset),
         tokens,
         _noise_settings(job),
-        Share(processes.rank, processes.world, preset.train_batch_size),
+        [Share(processes.rank, processes.world, data_set.batch_size) for data_set in job.sets],
         latents,
         float(base.vae.config.scaling_factor),
-        preset.flip_aug,
+        preset.prior_loss_weight,
         job.total_steps,
         LoraNetwork(preset, base).draws,
     )
@@ -258,15 +258,15 @@ def _noise_settings(job: LoraJob) -> NoiseSettings:
 
 
 def _tokens(job: LoraJob, base: BaseModel, processes: Processes, dry: bool) -> CaptionTokens:
-    preset, settings = job.preset, caption_settings(job.preset)
+    preset, settings = job.preset, job.captions_of
     tokens = CaptionTokens(base.tokenizers, preset.max_token_length, preset.weighted_captions)
-    say_about_captions({each.name: unvaried_captions(each.caption, settings) for each in job.samples}, tokens)
+    say_about_captions({each.name: unvaried_captions(each.caption, settings(each)) for each in job.samples}, tokens)
     if not preset.caches_text:
         return tokens
-    captions = [form for sample in job.samples for form in constant_captions(sample.caption, settings)]
-    captions += [form for sample in job.held_out for form in unvaried_captions(sample.caption, settings)]
+    captions = [form for sample in job.samples for form in constant_captions(sample.caption, settings(sample))]
+    captions += [form for sample in job.held_out for form in unvaried_captions(sample.caption, settings(sample))]
     on_disk = preset.cache_text_encoder_outputs_to_disk and not dry
-    folder = Path(preset.train_data_dir) / ".captions" if on_disk else None
+    folder = job.cache_folder / ".captions" if on_disk else None
     team = Team(processes.rank, processes.world, processes.gather)
     return with_cache(tokens, captions, base, team, weights_identity(job.checkpoint.path), folder)
 
@@ -277,10 +277,10 @@ def _latents(job: LoraJob, base: BaseModel, processes: Processes) -> LatentCache
     half = base.vae.dtype != torch.float32
     settings = LatentSettings(
         identity=f"{weights_identity(source)} {base.vae.dtype}",
-        mirrored=preset.flip_aug,
+        mirrored=any(subset.flip_aug for subset in job.subsets),
         dtype=torch.float16 if half else torch.float32,
         batch_size=max(1, preset.vae_batch_size),
-        folder=Path(preset.train_data_dir) / ".latents" if preset.cache_latents_to_disk else None,
+        folder=job.cache_folder / ".latents" if preset.cache_latents_to_disk else None,
     )
     team = Team(processes.rank, processes.world, processes.gather)
     encode_here: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = lambda pixels: encode(base.vae, pixels)  # noqa: E731

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.reader import Loaded
 from lora_trainer.data.batches import BatchPlan
-from lora_trainer.data.buckets import BucketSettings
 from lora_trainer.data.captions import CaptionSettings
-from lora_trainer.data.folders import Picture, read_folders
-from lora_trainer.data.held_out import hold_out
-from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize, survey
+from lora_trainer.data.subsets import DataSet, Subset, sets_fingerprint
+from lora_trainer.data.survey import Sample, Summary, data_fingerprint, summarize
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.hub import HubSettings
 from lora_trainer.engine.kept_files import Keep
@@ -26,6 +24,7 @@ from lora_trainer.models.detect import Checkpoint, check_agreement, detect
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.lora_checks import lora_problems
+from lora_trainer.trainers.lora_data import data_sets, read_pictures, training_set
 from lora_trainer.trainers.lora_resume import check_resume
 from lora_trainer.trainers.sample_prompts import SamplePrompt, read_prompts
 
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 
 REPLACED = (  # keys whose content, not whose spelling, says whether a run is the same
     "pretrained_model_name_or_path", "vae", "train_data_dir", "train_batch_size", "gradient_accumulation_steps",
-    "mixed_precision", "seed", "network_weights",
+    "mixed_precision", "seed", "network_weights", "reg_data_dir", "dataset_config", "conditioning_data_dir",
 )  # fmt: skip
 
 
@@ -47,16 +46,39 @@ class LoraJob(Job):
     summary: Summary
     prompts: tuple[SamplePrompt, ...]
     held_out: tuple[Sample, ...] = ()
+    sets: tuple[DataSet, ...] = ()
 
     @property
     def total_batch(self) -> int:
         """Pictures per optimizer step, over all processes and accumulation passes."""
-        return self.world * self.preset.train_batch_size * self.preset.gradient_accumulation_steps
+        return max(self.total_batches)
+
+    @property
+    def total_batches(self) -> tuple[int, ...]:
+        """The same for each data set."""
+        passes = self.world * self.preset.gradient_accumulation_steps
+        return tuple(passes * data_set.batch_size for data_set in self.sets)
+
+    @property
+    def subsets(self) -> tuple[Subset, ...]:
+        """All folders, by the number that a sample has."""
+        return tuple(subset for data_set in self.sets for subset in data_set.subsets)
+
+    def captions_of(self, sample: Sample) -> CaptionSettings:
+        return self.subsets[sample.subset].captions
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where what is encoded once is kept on disk."""
+        described = self.preset.dataset_config
+        return Path(described).parent if described else Path(self.preset.train_data_dir)
 
     @property
     def plan(self) -> BatchPlan:
         buckets = [sample.placement.bucket_px for sample in self.samples]
-        return BatchPlan(buckets, [sample.repeats for sample in self.samples], self.total_batch, self.seed)
+        repeats = [sample.repeats for sample in self.samples]
+        datasets = [self.subsets[sample.subset].dataset for sample in self.samples]
+        return BatchPlan(buckets, repeats, self.total_batches, self.seed, datasets)
 
     @property
     def saves(self) -> Cadence:
@@ -98,7 +120,7 @@ class LoraJob(Job):
     @property
     def validation(self) -> Validation:
         preset = self.preset
-        if not preset.validates:
+        if not self.held_out:
             return NO_VALIDATION
         by_step = preset.validate_every_n_steps
         cadence = Cadence(0, by_step) if by_step else Cadence(preset.validate_every_n_epochs)
@@ -137,14 +159,13 @@ def inspect_lora(loaded: Loaded, world: int, seed: int) -> LoraJob:
     problems = lora_problems(loaded)
     checkpoint = _found(lambda: _base(preset), problems)
     prompts = _found(lambda: read_prompts(preset.sample_prompts, seed), problems)
-    samples = _found(lambda: _samples(preset), problems)
+    found = _found(lambda: training_set(preset, seed), problems)
     if preset.vae and not Path(preset.vae).exists():
         problems.append(f"vae: {preset.vae}: there is no such file or folder")
-    parts = _found(lambda: _with_held_out(preset, samples, seed), problems) if samples else None
-    if problems or checkpoint is None or parts is None or prompts is None:
+    if problems or checkpoint is None or found is None or prompts is None:
         raise Refusal(*problems)
-    trained, held_out = parts
-    job = LoraJob(preset, seed, world, {}, checkpoint, trained, summarize(trained), prompts, held_out)
+    summary = summarize(found.samples)
+    job = LoraJob(preset, seed, world, {}, checkpoint, found.samples, summary, prompts, found.held_out, found.sets)
     job.fingerprint.update(_fingerprint(loaded, job))
     return job
 
@@ -156,53 +177,15 @@ def check_lora(loaded: Loaded) -> None:
     problems = lora_problems(loaded)
     _found(lambda: _base(preset), problems)
     _found(lambda: read_prompts(preset.sample_prompts, 0), problems)
-    _found(lambda: _pictures(preset), problems)
+    _found(lambda: read_pictures(preset, data_sets(preset)), problems)
     _found(lambda: check_resume(preset), problems)
     if problems:
         raise Refusal(*problems)
 
 
-def bucket_settings(preset: LoraPreset) -> BucketSettings:
-    return BucketSettings(
-        preset.resolution_px,
-        preset.min_bucket_reso,
-        preset.max_bucket_reso,
-        preset.bucket_reso_steps,
-        upscale=not preset.bucket_no_upscale,
-        enabled=preset.enable_bucket,
-    )
-
-
 def _base(preset: LoraPreset) -> Checkpoint:
     checkpoint = detect(Path(preset.pretrained_model_name_or_path))
     return check_agreement(checkpoint, sdxl=preset.sdxl, v2=preset.v2, v_parameterization=preset.v_parameterization)
-
-
-def caption_settings(preset: LoraPreset) -> CaptionSettings:
-    return CaptionSettings(**{each.name: getattr(preset, each.name) for each in fields(CaptionSettings)})
-
-
-def _pictures(preset: LoraPreset) -> tuple[Picture, ...]:
-    return read_folders(Path(preset.train_data_dir), preset.caption_extension, preset.enable_wildcard)
-
-
-def _samples(preset: LoraPreset) -> tuple[Sample, ...]:
-    return survey(_pictures(preset), bucket_settings(preset))
-
-
-def _with_held_out(
-    preset: LoraPreset, samples: tuple[Sample, ...], seed: int
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """What is trained, and what is measured."""
-    trained, held_out = samples, tuple[Sample, ...]()
-    if preset.validation_data_dir:
-        pictures = read_folders(
-            Path(preset.validation_data_dir), preset.caption_extension, preset.enable_wildcard, "validation_data_dir"
-        )
-        held_out = survey(pictures, bucket_settings(preset))
-    elif preset.validation_split:
-        trained, held_out = hold_out(samples, preset.validation_split, preset.validation_seed or seed)
-    return trained, held_out[: preset.max_validation_steps or None]
 
 
 def _found(look: Callable[[], Any], problems: list[str]) -> Any:
@@ -222,6 +205,7 @@ def _fingerprint(loaded: Loaded, job: LoraJob) -> dict[str, Any]:
         "seed": job.seed,
         "pictures per step": job.total_batch,
         "pictures and captions": data_fingerprint(job.samples),
+        "dataset_config": sets_fingerprint(job.sets) if preset.dataset_config else "none",
         "base model": weights_identity(job.checkpoint.path),
         "vae": weights_identity(Path(preset.vae)) if preset.vae else "the base model's",
         "network_weights": weights_identity(Path(preset.network_weights)) if preset.network_weights else "none",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from lora_trainer.data.captions import tag_frequency
+from lora_trainer.data.subsets import REGULARISATION
+from lora_trainer.data.survey import Sample, summarize
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.kohya_metadata import (
     BaseFacts,
@@ -97,14 +101,59 @@ class LoraFacts:
 
     @cached_property
     def _data(self) -> DataFacts:
-        summary, tags = self.job.summary, tag_frequency(self.job.samples)
-        folders = {
-            name: FolderFacts(summary.repeats_of[name], count, tags.get(name, {}))
-            for name, count in summary.pictures_in.items()
-        }
+        job = self.job
+        trained = [sample for sample in job.samples if not sample.is_reg]
+        summary = job.summary
+        described = json.dumps([_described(job, number) for number in range(len(job.sets))])
         return DataFacts(
-            self.job.preset.resolution_px, folders, summary.uses_in, mean_bucket_error=summary.mean_aspect_error
-        )
+            job.preset.resolution_px, _folders(trained), summary.uses_in,
+            _folders([sample for sample in job.samples if sample.is_reg]), summary.mean_aspect_error, len(job.held_out),
+            described if job.preset.dataset_config else "",
+        )  # fmt: skip
+
+
+def _folders(samples: Sequence[Sample]) -> dict[str, FolderFacts]:
+    summary, tags = summarize(samples), tag_frequency(samples)
+    return {
+        name.removeprefix(REGULARISATION): FolderFacts(summary.repeats_of[name], count, tags.get(name, {}))
+        for name, count in summary.pictures_in.items()
+    }
+
+
+def _described(job: LoraJob, number: int) -> dict[str, Any]:
+    """A data set of a dataset_config, by the words of sd-scripts' ss_datasets."""
+    data_set = job.sets[number]
+    samples = [sample for sample in job.samples if job.subsets[sample.subset].dataset == number]
+    summary = summarize(samples)
+    height, width = data_set.buckets.resolution_px
+    buckets = [
+        {"resolution": [columns, rows], "count": count} for (rows, columns), count in sorted(summary.uses_in.items())
+    ]
+    folders = [
+        {
+            "img_count": summary.pictures_in.get(subset.name, 0),
+            "num_repeats": subset.num_repeats,
+            "image_dir": subset.name.removeprefix(REGULARISATION),
+            "class_tokens": subset.class_tokens or None,
+            "is_reg": subset.is_reg,
+            "flip_aug": subset.flip_aug,
+            "color_aug": subset.color_aug,
+            "random_crop": subset.random_crop,
+            "shuffle_caption": subset.captions.shuffle_caption,
+            "keep_tokens": subset.captions.keep_tokens,
+        }
+        for subset in data_set.subsets
+    ]
+    return {
+        "is_dreambooth": True,
+        "batch_size_per_device": data_set.batch_size,
+        "num_train_images": sum(sample.repeats for sample in samples if not sample.is_reg),
+        "num_reg_images": sum(sample.repeats for sample in samples if sample.is_reg),
+        "resolution": [width, height],
+        "enable_bucket": data_set.buckets.enabled,
+        "bucket_info": {"buckets": {str(index): bucket for index, bucket in enumerate(buckets)}},
+        "subsets": folders,
+    }
 
 
 def clock() -> ClockFacts | None:

@@ -55,6 +55,6 @@ def _latent_bytes(trainer: LoraTrainer) -> int:
     if trainer.job.preset.cache_latents_to_disk:
         return 0
     itemsize = 2 if trainer.base.vae.dtype != torch.float32 else 4
-    versions = 2 if trainer.job.preset.flip_aug else 1
+    versions = 2 if any(subset.flip_aug for subset in trainer.job.subsets) else 1
     pixels = sum(sample.placement.bucket_px[0] * sample.placement.bucket_px[1] for sample in trainer.job.samples)
     return pixels // 64 * 4 * 2 * versions * itemsize

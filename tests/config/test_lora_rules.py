@@ -82,7 +82,7 @@ NOT_YET = "true is not supported yet; remove the key or set it to false"
         ),
         ({"v2": True, "sdxl": True}, ["6:9 v2: a model is either SD 2.x or SDXL; turn v2 or sdxl off"]),
         ({"min_timestep": 500, "max_timestep": 500}, ["6:19 min_timestep: 500 must be less than max_timestep, 500"]),
-        ({"max_timestep": 0}, ["6:19 max_timestep: found 0; write a whole number from 1 to 1000"]),
+        ({"max_timestep": 1001}, ["6:19 max_timestep: found 1001; write a whole number from 1 to 1000"]),
         (
             {"adaptive_noise_scale": 0.1},
             ["6:27 adaptive_noise_scale: needs a noise_offset to add to; set noise_offset, or this to 0"],
@@ -255,6 +255,9 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
         ({"sample_sampler": "ddim"}, {"sample_sampler": "no previews are drawn"}),
         ({"sample_prompts": "a cat", "sample_every_n_steps": 5}, {}),
         ({"wandb_api_key": "k", "log_with": "all"}, {}),
+        ({"mem_eff_attn": True}, {"mem_eff_attn": "xformers is xformers, which comes first"}),
+        ({"mem_eff_attn": True, "xformers": "none"}, {}),
+        ({"lr_warmup": 5, "lr_warmup_steps": 20}, {"lr_warmup": "lr_warmup_steps is 20"}),
         ({"prior_loss_weight": 0.5}, {"prior_loss_weight": "there are no regularisation images"}),
     ],
 )
@@ -268,10 +271,18 @@ def test_a_key_that_does_nothing_is_listed_with_the_reason(
     ("keys", "notes"),
     [
         ({"text_encoder_lr": 0}, ["text_encoder_lr: 0 leaves the text encoder untrained; the UNet is trained"]),
+        (
+            {"prior_loss_weight": 0, "reg_data_dir": "reg"},
+            ["prior_loss_weight: 0 leaves the regularisation images without effect; kohya_ss would have made it 1"],
+        ),
         ({"unet_lr": 0}, ["unet_lr: 0 leaves the UNet untrained; the text encoder is trained"]),
         (
             {"lr_scheduler": "constant", "lr_warmup": 5},
             ["lr_warmup: 5 % of the steps rise from 0 and the rest are constant, as with constant_with_warmup"],
+        ),
+        (
+            {"lr_scheduler": "constant", "lr_warmup_steps": 0.1},
+            ["lr_warmup_steps: 10 % of the steps rise from 0 and the rest are constant, as with constant_with_warmup"],
         ),
         (
             {"optimizer": "Prodigy", "unet_lr": 1, "text_encoder_lr": 0.5},
@@ -293,7 +304,6 @@ def test_a_key_that_does_nothing_is_listed_with_the_reason(
         ),
         ({"keep_tokens_separator": "|"}, [f"keep_tokens_separator: only becomes a caption_separator: {ALL_TAGS_STAY}"]),
         ({"keep_tokens_separator": "|", "shuffle_caption": True}, []),
-        ({"mem_eff_attn": True}, ["mem_eff_attn: PyTorch's sdpa is used; it saves the same memory"]),
         ({"seed": 0}, ["seed: 0 draws a new seed for each run"]),
     ],
 )

@@ -22,7 +22,7 @@ from lora_trainer.models.tiny_models import tiny_base
 from lora_trainer.models.tokenizers import clip_tokenizer
 from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captions, with_cache
-from lora_trainer.trainers.lora_job import caption_settings
+from lora_trainer.trainers.lora_data import caption_settings
 from lora_trainer.trainers.sample_prompts import SamplePrompt
 from lora_trainer.trainers.sampling import Drawing, Sampler
 

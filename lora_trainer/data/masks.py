@@ -1,0 +1,41 @@
+"""Which parts of a picture count in the loss: its transparency, or a picture of its own.
+
+Letters: h w latent pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from lora_trainer.data.buckets import VAE_STEP_PX, Placement
+from lora_trainer.data.images import BadPicture, open_header
+from lora_trainer.errors import Refusal
+
+
+def read_mask(path: Path, placement: Placement, *, alpha: bool) -> Tensor:
+    """(1, h, w) float32 from 0 (does not count) to 1, resized and cropped like the picture.
+
+    From the transparency of the picture itself, all 1 where it has none, or from the red channel of a mask, which may
+    have any size. Each value is the mean over its latent pixel, as in sd-scripts. Raises Refusal.
+    """
+    try:
+        image = ImageOps.exif_transpose(open_header(path.read_bytes()))
+        if alpha:
+            channel = image.convert("RGBA").getchannel("A")
+        else:
+            channel = image if image.mode == "L" else image.convert("RGB").getchannel("R")
+    except (OSError, BadPicture) as error:
+        raise Refusal(f"{path}: the mask cannot be read ({error})") from error
+    height, width = placement.resized_px
+    if channel.size != (width, height):
+        channel = channel.resize((width, height), Image.Resampling.BOX)
+    top, left = placement.crop_top_left_px
+    rows, columns = placement.bucket_px
+    values = np.asarray(channel, np.float32)[top : top + rows, left : left + columns] / 255
+    return F.avg_pool2d(torch.from_numpy(values.copy())[None, None], VAE_STEP_PX)[0]

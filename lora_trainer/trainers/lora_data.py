@@ -1,0 +1,171 @@
+"""The training set that a LoRA preset describes, by folders or by a dataset_config, with what is held out of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.config.lora import LoraPreset
+from lora_trainer.data.buckets import BucketSettings
+from lora_trainer.data.captions import CaptionSettings
+from lora_trainer.data.dataset_config import OF_CAPTIONS, read_dataset_config
+from lora_trainer.data.folders import Picture, numbered_folders, read_folders, read_subsets
+from lora_trainer.data.held_out import hold_out
+from lora_trainer.data.regularisation import fill_up
+from lora_trainer.data.subsets import REGULARISATION, DataSet, Subset
+from lora_trainer.data.survey import Sample, survey
+from lora_trainer.errors import Refusal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Data sets, their folders in one row, and the pictures that are trained and measured."""
+
+    sets: tuple[DataSet, ...]
+    samples: tuple[Sample, ...]
+    held_out: tuple[Sample, ...] = ()
+
+    @property
+    def subsets(self) -> tuple[Subset, ...]:
+        """By the number that a sample has."""
+        return tuple(subset for data_set in self.sets for subset in data_set.subsets)
+
+    def subset_of(self, sample: Sample) -> Subset:
+        return self.subsets[sample.subset]
+
+    @property
+    def is_masked(self) -> bool:
+        return any(sample.mask is not None or sample.alpha_mask for sample in self.samples)
+
+
+def data_sets(preset: LoraPreset) -> tuple[DataSet, ...]:
+    """What is to be read, before any picture is looked for. Raises Refusal."""
+    if preset.dataset_config:
+        found = read_dataset_config(Path(preset.dataset_config), _usual(preset))
+        _refuse_changing_images(preset, found)
+        return tuple(_with_masks(data_set, preset) for data_set in found)
+    folders = [(*each, False) for each in numbered_folders(Path(preset.train_data_dir), "train_data_dir")]
+    if preset.reg_data_dir:
+        folders += [(*each, True) for each in numbered_folders(Path(preset.reg_data_dir), "reg_data_dir")]
+    masks = Path(preset.conditioning_data_dir) if preset.masked_loss and preset.conditioning_data_dir else None
+    subsets = [
+        Subset(
+            folder, f"{REGULARISATION if is_reg else ''}{folder.name}", 0, repeats, tokens, is_reg,
+            preset.caption_extension, caption_settings(preset), preset.flip_aug, preset.color_aug, preset.random_crop,
+            (preset.masked_loss and masks is None) or preset.alpha_mask, None if is_reg else masks,
+        )
+        for folder, repeats, tokens, is_reg in folders
+    ]  # fmt: skip
+    split, seed = preset.validation_split, preset.validation_seed
+    return (DataSet(bucket_settings(preset), preset.train_batch_size, tuple(subsets), split, seed),)
+
+
+def _refuse_changing_images(preset: LoraPreset, sets: Sequence[DataSet]) -> None:
+    """A cache stands for something that stays the same."""
+    if not preset.caches_latents:
+        return
+    problems = [
+        f"{preset.dataset_config}: {subset.image_dir}: {key} changes the image at every step, but cache_latents "
+        "encodes it once; turn one of them off"
+        for data_set in sets
+        for subset in data_set.subsets
+        for key in ("color_aug", "random_crop")
+        if getattr(subset, key)
+    ]
+    if problems:
+        raise Refusal(*problems)
+
+
+def read_pictures(preset: LoraPreset, sets: Sequence[DataSet]) -> tuple[Picture, ...]:
+    """The files of all folders and their captions; no picture is opened. Raises Refusal."""
+    subsets = [subset for data_set in sets for subset in data_set.subsets]
+    return read_subsets(subsets, Path(preset.dataset_config or preset.train_data_dir))
+
+
+def training_set(preset: LoraPreset, seed: int) -> TrainingSet:
+    """Every picture opened and placed, regularisation filled up, some held out. Raises Refusal."""
+    sets = data_sets(preset)
+    subsets = [subset for data_set in sets for subset in data_set.subsets]
+    pictures = read_pictures(preset, sets)
+    samples: list[Sample] = []
+    held_out: list[Sample] = []
+    for number, data_set in enumerate(sets):
+        own = survey([each for each in pictures if subsets[each.subset].dataset == number], data_set.buckets)
+        trained, measured = _with_held_out(preset, data_set, [each for each in own if not each.is_reg], seed)
+        samples += [*trained, *_filled_up([each for each in own if each.is_reg], trained)]
+        held_out += measured
+    if preset.validation_data_dir:
+        held_out = list(_validation_folder(preset, sets[0]))
+    found = TrainingSet(sets, tuple(samples), tuple(held_out[: preset.max_validation_steps or None]))
+    if preset.masked_loss and not found.is_masked:
+        raise Refusal(
+            "masked_loss: no picture has a mask: none is transparent, and there is no conditioning_data_dir; name the "
+            "folder of the masks, or turn masked_loss off"
+        )
+    return found
+
+
+def caption_settings(preset: LoraPreset) -> CaptionSettings:
+    return CaptionSettings(**{each.name: getattr(preset, each.name) for each in fields(CaptionSettings)})
+
+
+def bucket_settings(preset: LoraPreset) -> BucketSettings:
+    return BucketSettings(
+        preset.resolution_px,
+        preset.min_bucket_reso,
+        preset.max_bucket_reso,
+        preset.bucket_reso_steps,
+        upscale=not preset.bucket_no_upscale,
+        enabled=preset.enable_bucket,
+    )
+
+
+def _usual(preset: LoraPreset) -> Mapping[str, Any]:
+    """What the preset says about what a dataset_config leaves out, by the file's names."""
+    same = (
+        "enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso",
+        "validation_split", "validation_seed", "caption_extension", "flip_aug", "color_aug", "random_crop",
+        "alpha_mask",
+    )  # fmt: skip
+    values = {name: getattr(preset, name) for name in (*same, *OF_CAPTIONS)}
+    return {**values, "resolution": preset.max_resolution, "batch_size": preset.train_batch_size, "num_repeats": 1}
+
+
+def _with_masks(data_set: DataSet, preset: LoraPreset) -> DataSet:
+    """masked_loss asks every folder without masks for the transparency; without it masks of the file have no say."""
+
+    def changed(subset: Subset) -> Subset:
+        if not preset.masked_loss:
+            return replace(subset, conditioning_data_dir=None)
+        return subset if subset.is_masked else replace(subset, alpha_mask=True)
+
+    return replace(data_set, subsets=tuple(changed(subset) for subset in data_set.subsets))
+
+
+def _with_held_out(
+    preset: LoraPreset, data_set: DataSet, samples: Sequence[Sample], seed: int
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    if preset.validation_data_dir or not data_set.validation_split or not samples:
+        return samples, ()
+    return hold_out(samples, data_set.validation_split, data_set.validation_seed or seed)
+
+
+def _validation_folder(preset: LoraPreset, data_set: DataSet) -> tuple[Sample, ...]:
+    folder = Path(preset.validation_data_dir)
+    pictures = read_folders(folder, preset.caption_extension, preset.enable_wildcard, "validation_data_dir")
+    return tuple(replace(sample, subset=0) for sample in survey(pictures, data_set.buckets))
+
+
+def _filled_up(regularisation: Sequence[Sample], trained: Sequence[Sample]) -> list[Sample]:
+    """The regularisation pictures with as many uses as the trained ones; those that are not needed are left out."""
+    wanted = sum(sample.repeats for sample in trained)
+    repeats = fill_up([sample.repeats for sample in regularisation], wanted)
+    unused = repeats.count(0)
+    if unused:
+        log.info("%d of %d regularisation pictures are more than needed and not used", unused, len(repeats))
+    return [replace(sample, repeats=count) for sample, count in zip(regularisation, repeats, strict=True) if count]
