@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -48,7 +50,7 @@ class LoraPreset(
         return self.sdxl and self.sdxl_cache_text_encoder_outputs
 
     @property
-    def attention_kernel(self) -> str:
+    def attention_kernel(self) -> Literal["xformers", "sdpa", "none"]:
         """xformers, sdpa, or none for the plain formula."""
         return "sdpa" if self.mem_eff_attn and self.xformers == "none" else self.xformers
 
