@@ -23,7 +23,7 @@ def test_a_key_with_an_effect() -> None:
     ("key", "line"),
     [
         ("dynamo_backend", "Accepted without effect: the dynamo_* keys do nothing"),
-        ("save_model_as", "Not supported yet: ckpt, pt."),
+        ("save_model_as", "save_model_as (saving): one of safetensors, ckpt, pt; default safetensors"),
         ("use_8bit_adam", "use_8bit_adam is a former name of optimizer."),
         ("epoch", "May change when a run is continued."),
         ("output_dir", "output_dir (run): a path; required, for example output/my_run"),

@@ -231,7 +231,6 @@ def test_what_is_read_in_another_way_is_noted(
             '6:21 optimizer_args: found "decouple"; "decouple" is not of the form name=value',
         ),
         ({"use_wandb": "perhaps"}, '6:16 use_wandb: found "perhaps"; write true or false'),
-        ({"reg_data_dir": "reg"}, '6:19 reg_data_dir: "reg" is not supported yet; remove the key or set it to ""'),
         ({"LoRA_type": "LoCom"}, WRONG_TYPE),
         ({"optimizer": "dadaptadan2"}, WRONG_OPTIMIZER),
         ({"trainer": "lorra"}, '6:14 trainer: found "lorra"; write one of lora, super_resolution; did you mean lora?'),
@@ -256,8 +255,8 @@ def test_required_keys_that_are_missing_or_empty(write: Write) -> None:
     assert caught.value.problems == (
         f"{path}:1:1 pretrained_model_name_or_path: missing; write it, for example models/sd_xl_base_1.0.safetensors "
         "(The base model: a .safetensors or .ckpt file, or a diffusers folder)",
-        f"{path}:1:1 train_data_dir: missing; write it, for example data/my_character "
-        "(The folder of folders named <repeats>_<words>, such as 10_my character)",
+        f"{path}:1:1 train_data_dir: missing; write the folder that holds folders named like 10_my character, or name a "
+        "dataset_config",
         f"{path}:2:17 output_dir: empty; write it, for example output/my_run "
         "(The folder of the run: models, previews, checkpoint and logs are written there)",
     )

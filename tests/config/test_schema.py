@@ -37,7 +37,6 @@ def test_the_published_preset_agrees_with_the_schema() -> None:
     assert [name for name, value in keys.items() if not _fits(_properties()[name], value)] == []
     assert set(json_schema("lora")["required"]) == {
         "pretrained_model_name_or_path",
-        "train_data_dir",
         "output_dir",
         "output_name",
     }  # type: ignore[call-overload]
