@@ -255,8 +255,8 @@ def test_required_keys_that_are_missing_or_empty(write: Write) -> None:
     assert caught.value.problems == (
         f"{path}:1:1 pretrained_model_name_or_path: missing; write it, for example models/sd_xl_base_1.0.safetensors "
         "(The base model: a .safetensors or .ckpt file, or a diffusers folder)",
-        f"{path}:1:1 train_data_dir: missing; write the folder that holds folders named like 10_my character, or name a "
-        "dataset_config",
+        f"{path}:1:1 train_data_dir: missing; write the folder that holds folders named like 10_my character, or name "
+        "a dataset_config",
         f"{path}:2:17 output_dir: empty; write it, for example output/my_run "
         "(The folder of the run: models, previews, checkpoint and logs are written there)",
     )
