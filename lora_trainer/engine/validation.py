@@ -58,12 +58,13 @@ class BestValues:
         return self.measured - self._best_at.get(name, 0)
 
     def spoken(self, values: Mapping[str, float]) -> str:
-        """The values for a person, each with the best one."""
+        """The values that count for a person, each with the best one."""
+        counted = {name: value for name, value in values.items() if name in self.higher_is_better} or values
         return ", ".join(
             f"{name} {value:.4f} (best {self.found[name][0]:.4f} at step {self.found[name][1]})"
             if name in self.found
             else f"{name} {value:.4f}"
-            for name, value in values.items()
+            for name, value in counted.items()
         )
 
     def state_dict(self) -> dict[str, Any]:
