@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from lora_trainer import atomic
+from lora_trainer.config.lora import LoraPreset
 from lora_trainer.data.batches import Share, largest_batch_step
 from lora_trainer.data.captions import constant_captions, unvaried_captions
-from lora_trainer.data.latent_cache import LatentCache, LatentSettings, Team
-from lora_trainer.engine.console import counted
+from lora_trainer.data.latent_cache import LatentCache, Team
 from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.losses.huber import Criterion
 from lora_trainer.losses.weighting import Weighting
 from lora_trainer.models.adapters.network import adapter_tensors, freeze_unreachable, limit_norms, set_adapter_dtype
-from lora_trainer.models.attention import use_attention
-from lora_trainer.models.base_model import BaseModel, load_base_model
+from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.fp8_storage import store_in_8_bits
 from lora_trainer.models.kohya_keys import Part, by_kohya_name
 from lora_trainer.models.lora_file import SAVE_DTYPES, adapter_file_bytes, adapter_file_tensors
 from lora_trainer.models.text_encoding import reachable_layers
 from lora_trainer.models.weights_identity import weights_identity
+from lora_trainer.trainers.diffusion_base import (
+    TEXT_PARTS,
+    encode_pictures,
+    forget_activations,
+    load_base,
+    parts_of,
+    place_vae,
+)
 from lora_trainer.trainers.diffusion_data import DiffusionData, NoiseSettings
 from lora_trainer.trainers.diffusion_model import DiffusionModel
-from lora_trainer.trainers.diffusion_objective import Objective, encode
+from lora_trainer.trainers.diffusion_objective import Objective
 from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captions, with_cache
 from lora_trainer.trainers.diffusion_validation import DiffusionValidator, encode_held_out
 from lora_trainer.trainers.lora_job import LoraJob
@@ -42,8 +48,6 @@ from lora_trainer.trainers.previews import Previews, gathered
 from lora_trainer.trainers.sampling import Drawing, Sampler
 
 log = logging.getLogger(__name__)
-
-TEXT_PARTS: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
 
 
 @dataclass
@@ -121,13 +125,14 @@ class LoraTrainer:
 def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bool = False) -> LoraTrainer:
     """Load the models, put the LoRA in, encode the pictures. A dry build encodes none; its steps do it themselves."""
     preset, device = job.preset, processes.device
-    log.info("loading %s", job.checkpoint.path)
-    base = load_base_model(job.checkpoint, dtype=precision.dtype, vae=Path(preset.vae) if preset.vae else None)
-    if preset.zero_terminal_snr:
-        base = replace(base, zero_terminal_snr=True)
-    if note := use_attention(base.unet, preset.attention_kernel, device):
-        log.info("%s", note)
-    _place(base, preset, precision, device)
+    base = load_base(
+        job.checkpoint, precision.dtype, device, preset.attention_kernel,
+        vae=preset.vae, zero_terminal_snr=preset.zero_terminal_snr,
+    )  # fmt: skip
+    place_vae(base.vae, torch.float32 if preset.sdxl_no_half_vae else precision.dtype, device)
+    _store_in_8_bits(base, preset, precision)
+    if preset.gradient_checkpointing:
+        forget_activations(base)
     names = _add_lora(job, base)
     if preset.full_fp16 or preset.full_bf16:
         for model in parts_of(base).values():
@@ -169,39 +174,14 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     return LoraTrainer(job, base, [phase], data, total_steps, names, LoraFacts(job, base), validator)
 
 
-def parts_of(base: BaseModel) -> dict[Part, nn.Module]:
-    """The models that can have a LoRA."""
-    return {"unet": base.unet, **dict(zip(TEXT_PARTS, base.text_encoders, strict=False))}
-
-
-def _place(base: BaseModel, preset: Any, precision: Precision, device: torch.device) -> None:
-    """Onto the device, in the number formats of the preset, forgetting activations where asked."""
-    base.unet.to(device)
-    for encoder in base.text_encoders:
-        encoder.to(device)
-    half = precision.dtype if device.type == "cuda" and not preset.sdxl_no_half_vae else torch.float32
-    if half == torch.float16 and base.vae.config.get("force_upcast", False):
-        log.info("the base model's VAE overflows in fp16, by its own configuration; it runs in fp32")
-        half = torch.float32
-    base.vae.to(device)
-    if half != torch.float32:
-        base.vae.to(dtype=half)
+def _store_in_8_bits(base: BaseModel, preset: LoraPreset, precision: Precision) -> None:
+    """fp8_base, where the passes have 16 bits to make of them."""
     in_8_bits = [base.unet] if preset.fp8_base or preset.fp8_base_unet else []
     for model in [*in_8_bits, *(base.text_encoders if preset.fp8_base else ())]:
         if precision.name == "no":
             log.info("the frozen weights stay in 32 bits, as the passes run in them on this device")
             break
         store_in_8_bits(model)
-    for model in (base.unet, *base.text_encoders):
-        model.train()  # for checkpointing and dropout; the models themselves have none
-    if preset.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()
-        for encoder in base.text_encoders:
-            # the new name since transformers 5.20; the old one will go in 6
-            name = "activation_checkpointing_enable"
-            getattr(encoder, name if hasattr(encoder, name) else "gradient_checkpointing_enable")(
-                {"use_reentrant": False}
-            )
 
 
 def _add_lora(job: LoraJob, base: BaseModel) -> Names:
@@ -273,17 +253,8 @@ def _tokens(job: LoraJob, base: BaseModel, processes: Processes, dry: bool) -> C
 
 def _latents(job: LoraJob, base: BaseModel, processes: Processes) -> LatentCache:
     preset = job.preset
-    source = Path(preset.vae) if preset.vae else job.checkpoint.path
-    half = base.vae.dtype != torch.float32
-    settings = LatentSettings(
-        identity=f"{weights_identity(source)} {base.vae.dtype}",
-        mirrored=any(subset.flip_aug for subset in job.subsets),
-        dtype=torch.float16 if half else torch.float32,
-        batch_size=max(1, preset.vae_batch_size),
+    return encode_pictures(
+        job.samples, base.vae, Path(preset.vae) if preset.vae else job.checkpoint.path, processes,
+        mirrored=any(subset.flip_aug for subset in job.subsets), batch_size=preset.vae_batch_size,
         folder=job.cache_folder / ".latents" if preset.cache_latents_to_disk else None,
-    )
-    team = Team(processes.rank, processes.world, processes.gather)
-    encode_here: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = lambda pixels: encode(base.vae, pixels)  # noqa: E731
-    log.info("encoding %d pictures", len(job.samples))
-    with counted("encoding pictures", len(job.samples)) as advance:
-        return LatentCache.build(job.samples, encode_here, settings, team, advance)
+    )  # fmt: skip

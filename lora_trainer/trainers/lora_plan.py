@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from lora_trainer.models.checkpoint import KIND_WORDS
-from lora_trainer.trainers.lora import LoraTrainer, parts_of
+from lora_trainer.trainers.diffusion_base import parts_of
+from lora_trainer.trainers.lora import LoraTrainer
 
 
 def plan_lora(trainer: LoraTrainer) -> list[tuple[str, str]]:

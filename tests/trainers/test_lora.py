@@ -17,7 +17,7 @@ from lora_trainer.models.base_model import load_base_model
 from lora_trainer.models.detect import check_agreement, detect
 from lora_trainer.models.kohya_keys import by_module_path, kohya_names
 from lora_trainer.models.text_encoding import encode_prompts, tokenize
-from lora_trainer.trainers.lora import parts_of
+from lora_trainer.trainers.diffusion_base import parts_of
 from tests.models.standard_lora import add_lora, load_lora_weights, read_lora_file
 
 Train = Callable[..., int]

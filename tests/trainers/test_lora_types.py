@@ -17,7 +17,7 @@ from lora_trainer.models.adapters.network import adapter_tensors
 from lora_trainer.models.base_model import load_base_model
 from lora_trainer.models.detect import check_agreement, detect
 from lora_trainer.models.lora_file import read_adapter_file
-from lora_trainer.trainers.lora import parts_of
+from lora_trainer.trainers.diffusion_base import parts_of
 from lora_trainer.trainers.lora_network import LoraNetwork, build_network
 
 Train = Callable[..., int]
