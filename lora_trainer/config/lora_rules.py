@@ -104,9 +104,11 @@ def captions(preset: LoraPreset) -> Findings:
 
 
 def noise(preset: LoraPreset) -> Findings:
-    if preset.min_timestep >= preset.max_timestep:
-        text = f"{preset.min_timestep} must be less than max_timestep, {preset.max_timestep}"
+    if preset.min_timestep > preset.max_timestep:
+        text = f"{preset.min_timestep} must not be more than max_timestep, {preset.max_timestep}"
         yield error(text, "min_timestep", "max_timestep")
+    elif preset.min_timestep == preset.max_timestep:
+        yield note("equal to max_timestep: all is trained at that one timestep", "min_timestep")
     if preset.noise_offset_type == "Multires":
         original = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
         yield from _idle(preset, "noise_offset_type is Multires", *original)

@@ -139,7 +139,7 @@ def test_all_that_is_wrong_comes_at_once(problems: Problems) -> None:
 
 def test_a_rule_names_the_argument_that_it_is_about(problems: Problems) -> None:
     assert problems(additional_parameters="--min_timestep 900 --max_timestep 100") == [
-        f"{PLACE} --min_timestep: 900 must be less than max_timestep, 100"
+        f"{PLACE} --min_timestep: 900 must not be more than max_timestep, 100"
     ]
 
 
