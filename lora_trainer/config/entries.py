@@ -20,7 +20,10 @@ _AFTER_THE_FILE = 10**9
 
 @dataclass(frozen=True)
 class Entry:
-    """One key as it is written; `text` is what stood after the = of an override, None for a key of the file."""
+    """One key as it is written; `text` is what stood after the = of an override, None for a key of the file.
+
+    `note` is what a trainer's `unfold` has to tell of it.
+    """
 
     key: str
     value: object
@@ -30,6 +33,7 @@ class Entry:
     text: str | None = None
     source: Source | None = None
     path: JsonPath = ()
+    note: str = ""
 
     @property
     def is_blank(self) -> bool:

@@ -104,7 +104,8 @@ def _load(path: Path, name: str, stage: Stage) -> Loaded:
 def _trainer_name(written: Mapping[str, Entry]) -> str:
     entry = written.get("trainer")
     if entry is None or entry.is_blank:
-        return DEFAULT_TRAINER
+        told = [name for name, row in TRAINERS.items() if row.told_by and written.keys() >= set(row.told_by)]
+        return told[0] if told else DEFAULT_TRAINER
     name = str(entry.value).strip().casefold()
     if name in TRAINERS:
         return name

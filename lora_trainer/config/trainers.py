@@ -22,7 +22,7 @@ class Trainer:
     """`with_gui_keys`: the preset may hold the kohya_ss GUI's keys for models that no trainer here trains.
 
     `unfold` makes flat keys of another program's sections. `starts_from` is the key that takes the result of the stage
-    before in a preset with stages.
+    before in a preset with stages. `told_by` are keys that say which trainer a preset without `trainer` is for.
     """
 
     preset: type[CommonPreset]
@@ -30,6 +30,7 @@ class Trainer:
     with_gui_keys: bool = False
     unfold: Callable[[Mapping[str, Entry]], dict[str, Entry]] = dict
     starts_from: str = ""
+    told_by: tuple[str, ...] = ()
 
 
 DEFAULT_TRAINER = "lora"  # a kohya_ss GUI preset does not say what it is for

@@ -42,6 +42,7 @@ class Reading:
         """Take the keys that this trainer has, under their present names; return the rest."""
         former = {old: key for key in self.keys.values() for old in key.setting.old_names}
         self.entries = {name: entry for name, entry in written.items() if name in self.keys}
+        self.notes += [f"{name}: {entry.note}" for name, entry in self.entries.items() if entry.note]
         for name, entry in written.items():
             if name in former and not entry.is_blank:
                 self._adopt_former(entry, former[name])

@@ -1,0 +1,115 @@
+"""The preset of the finetune trainer: EveryDream2's keys, and what follows from them."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from lora_trainer.config.arguments import parse_arguments
+from lora_trainer.config.common import CommonPreset
+from lora_trainer.config.finetune_data import Captions, Data, FromFiles
+from lora_trainer.config.finetune_loss import MovingAverage, NoiseAndLoss
+from lora_trainer.config.finetune_model import Logging, Model, Performance, Precision, Run, WithoutEffect
+from lora_trainer.config.finetune_optimization import LearningRate, Optimizer, TextEncoderTraining
+from lora_trainer.config.finetune_saving import Samples, Saving, Validation
+
+UNET_RATE, TEXT_ENCODER_RATE = 1e-6, 5e-7
+ADAPTIVE_RATE = 1.0
+RATE_EXPONENT = 0.55  # of scale_lr
+MINUTES_BETWEEN_MODELS = 20.0
+ATTENTION = {"sdp": "sdpa", "slice": "sdpa", "xformers": "xformers"}
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
+class FinetunePreset(
+    Model, Data, Captions, LearningRate, Optimizer, TextEncoderTraining, NoiseAndLoss, MovingAverage, Precision,
+    Performance, Saving, Samples, Validation, FromFiles, Run, Logging, CommonPreset, WithoutEffect,
+):  # fmt: skip
+    """A checked finetune preset. What a key means stands beside its field, in the class of its subject."""
+
+    @property
+    def number_format(self) -> str:
+        """mixed_precision, by whichever words it is asked for."""
+        return "no" if self.disable_amp else self.mixed_precision
+
+    @property
+    def attention(self) -> str:
+        """The kernel under the name that the other trainers use."""
+        return ATTENTION[self.attn_type]
+
+    @property
+    def caches_latents(self) -> bool:
+        return self.cache_latents or self.cache_latents_to_disk
+
+    @property
+    def trains_unet(self) -> bool:
+        return not self.disable_unet_training
+
+    @property
+    def trains_text_encoder(self) -> bool:
+        return not self.disable_textenc_training
+
+    @property
+    def averages(self) -> bool:
+        """Whether there is a second, averaged model."""
+        return bool(self.ema_decay_rate or self.ema_strength_target)
+
+    @property
+    def validates(self) -> bool:
+        """Whether pictures are measured."""
+        return self.validate_training and (
+            self.val_split_mode != "none" or bool(self.extra_manual_datasets) or self.stabilize_training_loss
+        )
+
+    @property
+    def minutes_between_models(self) -> float:
+        """0 is never."""
+        if self.ckpt_every_n_minutes is None:
+            return 0.0 if self.save_every_n_epochs else MINUTES_BETWEEN_MODELS
+        return float(self.ckpt_every_n_minutes) if self.ckpt_every_n_minutes >= 1 else 0.0
+
+    @property
+    def optimizer_name(self) -> str:
+        return self.optimizer or "AdamW8bit"
+
+    @property
+    def text_encoder_optimizer_name(self) -> str:
+        return self.text_encoder_optimizer or self.optimizer_name
+
+    @property
+    def optimizer_options(self) -> dict[str, object]:
+        """The values of optimizer_args by name."""
+        return parse_arguments(self.optimizer_args)
+
+    @property
+    def text_encoder_optimizer_options(self) -> dict[str, object]:
+        """The text encoder's own over those of the UNet, unless it has another optimizer: that has others."""
+        shared = self.optimizer_options if self.text_encoder_optimizer_name == self.optimizer_name else {}
+        return {**shared, **parse_arguments(self.text_encoder_optimizer_args)}
+
+    def unet_rate(self, pictures_per_step: int) -> float | None:
+        """The highest learning rate of the UNet, 1.0 under an adaptive optimizer; None where it is not trained."""
+        if not self.trains_unet:
+            return None
+        if finds_its_own_rate(self.optimizer_name, self.optimizer_options):
+            return ADAPTIVE_RATE
+        return (self.lr or UNET_RATE) * self._rate_factor(pictures_per_step)
+
+    def text_encoder_rate(self, pictures_per_step: int) -> float | None:
+        """The same of the text encoder."""
+        if not self.trains_text_encoder:
+            return None
+        if finds_its_own_rate(self.text_encoder_optimizer_name, self.text_encoder_optimizer_options):
+            return ADAPTIVE_RATE
+        return (self.text_encoder_lr or self.lr or TEXT_ENCODER_RATE) * self._rate_factor(pictures_per_step)
+
+    def _rate_factor(self, pictures_per_step: int) -> float:
+        return float(pictures_per_step**RATE_EXPONENT) if self.scale_lr else 1.0
+
+
+def finds_its_own_rate(optimizer: str, options: dict[str, object]) -> bool:
+    """Whether an optimizer is adaptive: Prodigy, D-Adaptation, or Adafactor with its relative_step on."""
+    name = optimizer.rpartition(".")[2]
+    if name == "Adafactor":
+        return bool(options.get("relative_step", True))
+    return name == "Prodigy" or name.startswith("DAdapt")
