@@ -28,6 +28,8 @@ def adopt_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], made
     now = made_of(optimizer)
     if made.get("name") != now["name"]:
         return f"it is {now['name']} and was {made.get('name', 'another')}"
+    if "param_groups" not in saved:
+        return "it is made of several, whose states are not taken over"
     groups, before = optimizer.param_groups, saved["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in before]:
         return "its weights are in other groups"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lora_trainer.engine.joined_optimizer import JoinedOptimizer
 from lora_trainer.errors import Refusal, did_you_mean
 
 if TYPE_CHECKING:
@@ -289,12 +290,12 @@ def settled(phases: Sequence[Phase]) -> Iterator[None]:
                     weight.copy_(value)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float, step: int) -> None:
-    """Put every group at its base rate times the schedule's factor, and at 0 when its time is over; an optimizer with
+def set_rates(optimizer: torch.optim.Optimizer, factor: Callable[[str], float], step: int) -> None:
+    """Put every group at its base rate times the factor of its name, and at 0 when its time is over; an optimizer with
     its own rate keeps it."""
     for group in optimizer.param_groups:
         if group["lr"] is not None:
-            group["lr"] = group["base_lr"] * factor if is_trained(group, step) else 0.0
+            group["lr"] = group["base_lr"] * factor(group["name"]) if is_trained(group, step) else 0.0
 
 
 def is_trained(group: Mapping[str, Any], step: int) -> bool:
@@ -321,6 +322,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
     PyTorch casts the state's tensors to their weight's dtype, which changes what an optimizer keeps in float32 beside
     bf16 weights (Adafactor). So each tensor is put back as it was saved, on the device that PyTorch chose for it.
     """
+    if isinstance(optimizer, JoinedOptimizer):
+        for part, own in zip(optimizer.parts, saved["parts"], strict=True):
+            load_optimizer_state(part, own)
+        return
     ends = [group.get("until") for group in optimizer.param_groups]  # which follow from the length of the run
     optimizer.load_state_dict(saved)
     for group, until in zip(optimizer.param_groups, ends, strict=True):

@@ -49,6 +49,11 @@ class Phase:
     max_grad_norm: float = 0.0  # 0: no clipping
     due: Callable[[int], bool] = always
     leaves_weights_out: bool = False
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)  # of groups that have their own, by name
+
+    def factor(self, group: str, step: int) -> float:
+        """What the rate of an optimizer's group is multiplied with in this optimizer step."""
+        return self.schedules.get(group, self.schedule)(step)
 
     @contextlib.contextmanager
     def collecting_gradients(self, step: int) -> Iterator[None]:

@@ -37,8 +37,8 @@ def dry_run(trainer: Trainer, rows: Rows, settings: RunSettings, processes: Proc
     shared = f" over {processes.world} processes" if processes.world > 1 else ""
     table.add_row("images a step", f"{trainer.total_batch}{shared}")
     for phase in trainer.phases:
-        factors = [phase.schedule(step) for step in range(length.total_steps)]
         for group in phase.optimizer.param_groups:
+            factors = [phase.factor(group["name"], step) for step in range(length.total_steps)]
             if group["lr"] is not None:
                 table.add_row(f"rate of {group['name']}", _rate_line(group["base_lr"], factors))
     shown = files if len(files) <= 6 else [*files[:3], f"... {len(files) - 5} more ...", *files[-2:]]

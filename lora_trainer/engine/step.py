@@ -95,7 +95,7 @@ class Stepper:
         optimizer = phase.optimizer
         weights = list(phase.weights.values())
         done = self.applied[phase.name]
-        set_rates(optimizer, phase.schedule(done), done)
+        set_rates(optimizer, lambda group: phase.factor(group, done), done)
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])

@@ -21,7 +21,7 @@ def made(name: str, rate: float, **options: Any) -> tuple[nn.Parameter, torch.op
 def stepped(name: str, rate: float, **options: Any) -> tuple[nn.Parameter, torch.optim.Optimizer]:
     weight, optimizer = made(name, rate, **options)
     for number in range(3):
-        set_rates(optimizer, 1.0, number)
+        set_rates(optimizer, lambda group: 1.0, number)
         weight.grad = weight.detach() * (number + 1)
         optimizer.step()
     return weight, optimizer
@@ -39,7 +39,7 @@ def test_with_equal_options_the_next_step_is_the_same(name: str) -> None:
         weight.copy_(before)
     assert adopt_state(new, saved, how) == ""
     for each, optimizer in ((before, old), (weight, new)):
-        set_rates(optimizer, 1.0, 3)
+        set_rates(optimizer, lambda group: 1.0, 3)
         each.grad = torch.ones(8, 8)
         optimizer.step()
     assert torch.equal(before, weight)

@@ -158,9 +158,9 @@ def test_rates_follow_the_schedule_group_by_group() -> None:
     trained = weights(torch.float32)
     groups = [Group("unet", 1e-3, {"down": trained["down"]}), Group("text_encoder", 1e-4, {"up": trained["up"]})]
     optimizer = make_optimizer("adamw", groups, {})
-    set_rates(optimizer, 0.5)
+    set_rates(optimizer, lambda group: 0.5, 0)
     assert rates(optimizer) == {"unet": 5e-4, "text_encoder": 5e-5}
-    set_rates(optimizer, 1.0)
+    set_rates(optimizer, lambda group: 1.0, 0)
     assert rates(optimizer) == {"unet": 1e-3, "text_encoder": 1e-4}
 
 
