@@ -250,7 +250,7 @@ def samples(preset: LoraPreset) -> Findings:
 
 
 def validation(preset: LoraPreset) -> Findings:
-    if not preset.validates:
+    if not (preset.validates or preset.dataset_config):
         text = "no images are held out; set validation_split or validation_data_dir"
         yield from _idle(preset, text, "validate_every_n_epochs", calm=1)
         idle = ("validate_every_n_steps", "max_validation_steps", "save_best", "early_stopping_patience")

@@ -22,10 +22,12 @@ def parse_toml(text: str) -> dict[str, Any]:
 def read_toml(path: Path, key: str) -> dict[str, Any]:
     """The file's content. Refusal, under the name of the key, where it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        return tomllib.loads(text)
     except OSError as error:
         raise Refusal(f"{key}: {path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise Refusal(f"{key}: {path}: is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        raise Refusal(f"{key}: {path}: is not TOML: {error}") from error
+        cure = "; put what has a backslash, such as a folder, in single quotes" if "\\" in text else ""
+        raise Refusal(f"{key}: {path}: is not TOML: {error}{cure}") from error

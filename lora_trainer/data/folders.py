@@ -66,7 +66,8 @@ def read_subsets(subsets: Sequence[Subset], where: Path) -> tuple[Picture, ...]:
         pictures += read_subset(subset, index, problems)
     if not problems and all(picture.is_reg for picture in pictures):
         endings = ", ".join(extension[1:] for extension in EXTENSIONS)
-        problems.append(f"{where}: none of its {len(subsets)} numbered folders holds a picture ({endings})")
+        kind = "numbered folders" if where.is_dir() else "folders"
+        problems.append(f"{where}: none of its {len(subsets)} {kind} holds a picture ({endings})")
     if problems:
         raise Refusal(*problems)
     return tuple(sorted(pictures, key=lambda each: (subsets[each.subset].dataset, each.is_reg, each.name)))
@@ -90,7 +91,7 @@ def read_subset(subset: Subset, index: int, problems: list[str]) -> list[Picture
     masks: Mapping[Path, Path] = {}
     if subset.conditioning_data_dir is not None:
         try:
-            masks = _mask_files(subset.conditioning_data_dir, list(captions))
+            masks = _mask_files(subset.conditioning_data_dir, subset.image_dir.name, list(captions))
         except Refusal as refusal:
             problems.extend(refusal.problems)
     return [
@@ -102,10 +103,14 @@ def read_subset(subset: Subset, index: int, problems: list[str]) -> list[Picture
     ]  # fmt: skip
 
 
-def _mask_files(folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:
-    """The mask of every picture: the picture of the same stem in the folder. Raises Refusal for those without one."""
+def _mask_files(folder: Path, name: str, pictures: Sequence[Path]) -> dict[Path, Path]:
+    """The mask of every picture: the picture of the same stem in the folder, or in its folder of this name.
+
+    Raises Refusal for those without one.
+    """
     if not folder.is_dir():
         raise Refusal(f"conditioning_data_dir: {folder}: there is no such folder")
+    folder = folder / name if (folder / name).is_dir() else folder
     by_stem = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
     missing = [picture for picture in pictures if picture.stem not in by_stem]
     if missing:

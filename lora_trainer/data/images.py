@@ -24,26 +24,39 @@ class BadPicture(Exception):
     """A file that cannot be used as a picture; the message is the reason, without the file's name."""
 
 
-def read_picture(path: Path) -> Pixels:
+def read_picture(path: Path, *, on_white: bool = True) -> Pixels:
     """(h, w, 3) RGB pixels of the file's first frame.
 
-    The EXIF orientation is applied and transparency is laid on white. Sixteen-bit grey is scaled to eight bits.
-    Colour profiles are not applied. Raises BadPicture.
+    The EXIF orientation is applied. Transparency is laid on white, or with ``on_white`` False it is left out, so that
+    the colours below it stay as they are. Sixteen-bit grey is scaled to eight bits. Colour profiles are not applied.
+    Raises BadPicture.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise BadPicture(f"cannot be read ({error.strerror})") from error
-    return decode(data)
+    return decode(data, on_white=on_white)
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: bytes, *, on_white: bool = True) -> Pixels:
     """``read_picture`` for the bytes of a file."""
     image = _load(data)
     try:
-        return np.array(_rgb(ImageOps.exif_transpose(image)))
+        return np.array(_rgb(ImageOps.exif_transpose(image), on_white))
     except Exception as error:
         raise BadPicture(f"cannot be converted to RGB ({error})") from error
+
+
+def opacity(data: bytes) -> NDArray[np.uint8] | None:
+    """(h, w) from 0, transparent, to 255; None where no part of the picture is transparent. Raises BadPicture."""
+    if not open_header(data).has_transparency_data:
+        return None
+    image = _load(data)
+    try:
+        found = np.array(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+    except Exception as error:
+        raise BadPicture(f"its transparency cannot be read ({error})") from error
+    return found if (found < 255).any() else None
 
 
 def size_px(data: bytes) -> tuple[int, int]:
@@ -100,12 +113,14 @@ def _reasons() -> Iterator[None]:
         raise BadPicture(f"damaged ({error})") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, on_white: bool) -> Image.Image:
     if image.mode in SIXTEEN_BIT:
         grey = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))  # 65535 becomes 255; convert() would clip
     if not image.has_transparency_data:
         return image.convert("RGB")
     coloured = image.convert("RGBA")
+    if not on_white:
+        return coloured.convert("RGB")
     white = Image.new("RGBA", coloured.size, "white")
     return Image.alpha_composite(white, coloured).convert("RGB")

@@ -53,10 +53,11 @@ def read_pixels(
 ) -> torch.Tensor:
     """(3, height, width) float32 in -1..1, placed in its bucket, or otherwise, and changed on the way.
 
-    Raises Refusal when the file has gone bad.
+    Where the transparency is a mask, the colours below it stay. Raises Refusal when the file has gone bad.
     """
     try:
-        pixels = resize_and_crop(read_picture(sample.path), placement or sample.placement)
+        whole = read_picture(sample.path, on_white=not sample.alpha_mask)
+        pixels = resize_and_crop(whole, placement or sample.placement)
         pixels = change(pixels) if change is not None else pixels
     except BadPicture as error:
         raise Refusal(f"{sample.path}: {error}") from error

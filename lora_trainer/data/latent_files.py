@@ -17,6 +17,7 @@ FORMAT = 1  # raise it when the same key would mean other numbers
 def latent_path(folder: Path, sample: Sample, *settings: object) -> Path:
     """Where the latents of this picture, placed like this and encoded with these settings, belong."""
     key = [FORMAT, sample.digest, *vars(sample.placement).values(), *map(str, settings)]
+    key += ["colours below transparency"] if sample.alpha_mask else []
     return folder / f"{blake2b(json.dumps(key).encode(), digest_size=20).hexdigest()}.safetensors"
 
 

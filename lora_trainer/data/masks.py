@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from lora_trainer.data.buckets import VAE_STEP_PX, Placement
-from lora_trainer.data.images import BadPicture, open_header
+from lora_trainer.data.images import BadPicture, decode, opacity
 from lora_trainer.errors import Refusal
 
 
@@ -25,17 +25,16 @@ def read_mask(path: Path, placement: Placement, *, alpha: bool) -> Tensor:
     have any size. Each value is the mean over its latent pixel, as in sd-scripts. Raises Refusal.
     """
     try:
-        image = ImageOps.exif_transpose(open_header(path.read_bytes()))
-        if alpha:
-            channel = image.convert("RGBA").getchannel("A")
-        else:
-            channel = image if image.mode == "L" else image.convert("RGB").getchannel("R")
+        data = path.read_bytes()
+        values = opacity(data) if alpha else decode(data, on_white=False)[..., 0]
     except (OSError, BadPicture) as error:
         raise Refusal(f"{path}: the mask cannot be read ({error})") from error
-    height, width = placement.resized_px
-    if channel.size != (width, height):
-        channel = channel.resize((width, height), Image.Resampling.BOX)
-    top, left = placement.crop_top_left_px
     rows, columns = placement.bucket_px
-    values = np.asarray(channel, np.float32)[top : top + rows, left : left + columns] / 255
-    return F.avg_pool2d(torch.from_numpy(values.copy())[None, None], VAE_STEP_PX)[0]
+    if values is None:
+        return torch.ones(1, rows // VAE_STEP_PX, columns // VAE_STEP_PX)
+    if values.shape != placement.resized_px:
+        height, width = placement.resized_px
+        values = np.array(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
+    top, left = placement.crop_top_left_px
+    cut = values[top : top + rows, left : left + columns].astype(np.float32) / 255
+    return F.avg_pool2d(torch.from_numpy(cut)[None, None], VAE_STEP_PX)[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lora_trainer.data.buckets import BucketSettings, Placement, Size, aspect_error, place
 from lora_trainer.data.folders import Picture
-from lora_trainer.data.images import BadPicture, open_header, size_px
+from lora_trainer.data.images import BadPicture, decode, opacity, size_px
 from lora_trainer.errors import Refusal
 
 NAMED_AT_MOST = 20
@@ -103,12 +103,18 @@ def _inspect(picture: Picture, settings: BucketSettings) -> Sample | str:
         data = picture.path.read_bytes()
         size = size_px(data)
         placement = place(*size, settings)
+        alpha_mask = picture.alpha_mask and picture.mask is None and opacity(data) is not None
     except OSError as error:
         return f"{picture.path}: cannot be read ({error.strerror})"
     except (BadPicture, ValueError) as error:
         return f"{picture.path}: {error}"
+    try:
+        if picture.mask is not None:
+            decode(picture.mask.read_bytes())
+    except (OSError, BadPicture) as error:
+        return f"{picture.mask}: the mask cannot be read ({error})"
     digest = blake2b(data, digest_size=16).hexdigest()
     return Sample(
         picture.name, picture.path, picture.folder, picture.repeats, picture.caption, size, digest, placement,
-        picture.subset, picture.is_reg, picture.mask, picture.alpha_mask and open_header(data).has_transparency_data,
+        picture.subset, picture.is_reg, picture.mask, alpha_mask,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def data_sets(preset: LoraPreset) -> tuple[DataSet, ...]:
     """What is to be read, before any picture is looked for. Raises Refusal."""
     if preset.dataset_config:
         found = read_dataset_config(Path(preset.dataset_config), _usual(preset))
-        _refuse_changing_images(preset, found)
+        _refuse_what_a_cache_freezes(preset, found)
         return tuple(_with_masks(data_set, preset) for data_set in found)
     folders = [(*each, False) for each in numbered_folders(Path(preset.train_data_dir), "train_data_dir")]
     if preset.reg_data_dir:
@@ -65,18 +65,19 @@ def data_sets(preset: LoraPreset) -> tuple[DataSet, ...]:
     return (DataSet(bucket_settings(preset), preset.train_batch_size, tuple(subsets), split, seed),)
 
 
-def _refuse_changing_images(preset: LoraPreset, sets: Sequence[DataSet]) -> None:
+def _refuse_what_a_cache_freezes(preset: LoraPreset, sets: Sequence[DataSet]) -> None:
     """A cache stands for something that stays the same."""
-    if not preset.caches_latents:
-        return
-    problems = [
-        f"{preset.dataset_config}: {subset.image_dir}: {key} changes the image at every step, but cache_latents "
-        "encodes it once; turn one of them off"
-        for data_set in sets
-        for subset in data_set.subsets
-        for key in ("color_aug", "random_crop")
-        if getattr(subset, key)
-    ]
+    problems = []
+    for subset in (subset for data_set in sets for subset in data_set.subsets):
+        where = f"{preset.dataset_config}: {subset.image_dir}"
+        for key in ("color_aug", "random_crop"):
+            if preset.caches_latents and getattr(subset, key):
+                text = "changes the image at every step, but cache_latents encodes it once; turn one of them off"
+                problems.append(f"{where}: {key} {text}")
+        for key in ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step", "enable_wildcard"):
+            if preset.caches_text and getattr(subset.captions, key):
+                text = "changes the caption at every step, but sdxl_cache_text_encoder_outputs encodes it once"
+                problems.append(f"{where}: {key} {text}; turn one of them off")
     if problems:
         raise Refusal(*problems)
 
@@ -90,17 +91,16 @@ def read_pictures(preset: LoraPreset, sets: Sequence[DataSet]) -> tuple[Picture,
 def training_set(preset: LoraPreset, seed: int) -> TrainingSet:
     """Every picture opened and placed, regularisation filled up, some held out. Raises Refusal."""
     sets = data_sets(preset)
-    subsets = [subset for data_set in sets for subset in data_set.subsets]
-    pictures = read_pictures(preset, sets)
+    surveyed = _surveyed(sets, read_pictures(preset, sets))
+    held_out = [each for pair in zip(sets, surveyed, strict=True) for each in _held_out(preset, *pair, seed)]
+    hidden = {sample.digest for sample in held_out}
     samples: list[Sample] = []
-    held_out: list[Sample] = []
-    for number, data_set in enumerate(sets):
-        own = survey([each for each in pictures if subsets[each.subset].dataset == number], data_set.buckets)
-        trained, measured = _with_held_out(preset, data_set, [each for each in own if not each.is_reg], seed)
-        samples += [*trained, *_filled_up([each for each in own if each.is_reg], trained)]
-        held_out += measured
+    for own in surveyed:  # what one data set holds out is not trained in another one either
+        trained = [sample for sample in own if not sample.is_reg and sample.digest not in hidden]
+        samples += [*trained, *_filled_up([sample for sample in own if sample.is_reg], trained)]
     if preset.validation_data_dir:
         held_out = list(_validation_folder(preset, sets[0]))
+    _say_what_is_idle(preset, held_out)
     found = TrainingSet(sets, tuple(samples), tuple(held_out[: preset.max_validation_steps or None]))
     if preset.masked_loss and not found.is_masked:
         raise Refusal(
@@ -141,18 +141,42 @@ def _with_masks(data_set: DataSet, preset: LoraPreset) -> DataSet:
 
     def changed(subset: Subset) -> Subset:
         if not preset.masked_loss:
+            if subset.conditioning_data_dir is not None:
+                log.info("%s: conditioning_data_dir is read by masked_loss only, which is off", subset.image_dir)
             return replace(subset, conditioning_data_dir=None)
         return subset if subset.is_masked else replace(subset, alpha_mask=True)
 
     return replace(data_set, subsets=tuple(changed(subset) for subset in data_set.subsets))
 
 
-def _with_held_out(
-    preset: LoraPreset, data_set: DataSet, samples: Sequence[Sample], seed: int
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    if preset.validation_data_dir or not data_set.validation_split or not samples:
-        return samples, ()
-    return hold_out(samples, data_set.validation_split, data_set.validation_seed or seed)
+def _surveyed(sets: Sequence[DataSet], pictures: Sequence[Picture]) -> list[tuple[Sample, ...]]:
+    """The samples of each data set. Raises Refusal with the problems of all of them."""
+    numbers = [number for number, data_set in enumerate(sets) for _ in data_set.subsets]
+    found, problems = [], []
+    for number, data_set in enumerate(sets):
+        try:
+            found.append(survey([each for each in pictures if numbers[each.subset] == number], data_set.buckets))
+        except Refusal as refusal:
+            problems += [problem for problem in refusal.problems if problem not in problems]
+    if problems:
+        raise Refusal(*problems)
+    return found
+
+
+def _held_out(preset: LoraPreset, data_set: DataSet, samples: Sequence[Sample], seed: int) -> Sequence[Sample]:
+    trained = [sample for sample in samples if not sample.is_reg]
+    if preset.validation_data_dir or not data_set.validation_split or not trained:
+        return ()
+    return hold_out(trained, data_set.validation_split, data_set.validation_seed or seed)[1]
+
+
+def _say_what_is_idle(preset: LoraPreset, held_out: Sequence[Sample]) -> None:
+    """What only a dataset_config can tell; the rest is known from the preset alone."""
+    if not preset.dataset_config or held_out:
+        return
+    for key in ("save_best", "early_stopping_patience"):
+        if getattr(preset, key):
+            log.warning("%s has no effect: no images are held out; set validation_split", key)
 
 
 def _validation_folder(preset: LoraPreset, data_set: DataSet) -> tuple[Sample, ...]:

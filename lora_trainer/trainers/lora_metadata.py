@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from lora_trainer.data.captions import tag_frequency
-from lora_trainer.data.subsets import REGULARISATION
+from lora_trainer.data.subsets import REGULARISATION, Subset
 from lora_trainer.data.survey import Sample, summarize
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.kohya_metadata import (
@@ -103,11 +103,14 @@ class LoraFacts:
     def _data(self) -> DataFacts:
         job = self.job
         trained = [sample for sample in job.samples if not sample.is_reg]
+        known = [  # with the repeats that they were given, as in sd-scripts' files
+            replace(sample, repeats=job.subsets[sample.subset].num_repeats) for sample in job.samples if sample.is_reg
+        ]
         summary = job.summary
         described = json.dumps([_described(job, number) for number in range(len(job.sets))])
         return DataFacts(
-            job.preset.resolution_px, _folders(trained), summary.uses_in,
-            _folders([sample for sample in job.samples if sample.is_reg]), summary.mean_aspect_error, len(job.held_out),
+            job.sets[0].buckets.resolution_px, _folders(trained), summary.uses_in, _folders(known),
+            summary.mean_aspect_error, len(job.held_out),
             described if job.preset.dataset_config else "",
         )  # fmt: skip
 
@@ -129,30 +132,51 @@ def _described(job: LoraJob, number: int) -> dict[str, Any]:
     buckets = [
         {"resolution": [columns, rows], "count": count} for (rows, columns), count in sorted(summary.uses_in.items())
     ]
-    folders = [
-        {
-            "img_count": summary.pictures_in.get(subset.name, 0),
-            "num_repeats": subset.num_repeats,
-            "image_dir": subset.name.removeprefix(REGULARISATION),
-            "class_tokens": subset.class_tokens or None,
-            "is_reg": subset.is_reg,
-            "flip_aug": subset.flip_aug,
-            "color_aug": subset.color_aug,
-            "random_crop": subset.random_crop,
-            "shuffle_caption": subset.captions.shuffle_caption,
-            "keep_tokens": subset.captions.keep_tokens,
-        }
-        for subset in data_set.subsets
-    ]
+    uses = {
+        is_reg: sum(
+            subset.num_repeats * summary.pictures_in.get(subset.name, 0)
+            for subset in data_set.subsets
+            if subset.is_reg == is_reg
+        )
+        for is_reg in (False, True)
+    }
     return {
-        "is_dreambooth": True,
+        "is_dreambooth": not any(subset.metadata_file for subset in data_set.subsets),
         "batch_size_per_device": data_set.batch_size,
-        "num_train_images": sum(sample.repeats for sample in samples if not sample.is_reg),
-        "num_reg_images": sum(sample.repeats for sample in samples if sample.is_reg),
+        "num_train_images": uses[False],
+        "num_reg_images": uses[True],
         "resolution": [width, height],
         "enable_bucket": data_set.buckets.enabled,
-        "bucket_info": {"buckets": {str(index): bucket for index, bucket in enumerate(buckets)}},
-        "subsets": folders,
+        "min_bucket_reso": data_set.buckets.min_reso_px,
+        "max_bucket_reso": data_set.buckets.max_reso_px,
+        "tag_frequency": tag_frequency(sample for sample in samples if not sample.is_reg),
+        "bucket_info": {
+            "buckets": {str(index): bucket for index, bucket in enumerate(buckets)},
+            "mean_img_ar_error": summary.mean_aspect_error,
+        },
+        "subsets": [_folder(subset, summary.pictures_in.get(subset.name, 0)) for subset in data_set.subsets],
+    }
+
+
+def _folder(subset: Subset, pictures: int) -> dict[str, Any]:
+    captions = subset.captions
+    file = subset.metadata_file
+    return {
+        "img_count": pictures,
+        "num_repeats": subset.num_repeats,
+        "color_aug": subset.color_aug,
+        "flip_aug": subset.flip_aug,
+        "random_crop": subset.random_crop,
+        "shuffle_caption": captions.shuffle_caption,
+        "keep_tokens": captions.keep_tokens,
+        "keep_tokens_separator": captions.keep_tokens_separator or None,
+        "secondary_separator": captions.secondary_separator or None,
+        "enable_wildcard": captions.enable_wildcard,
+        "caption_prefix": captions.caption_prefix or None,
+        "caption_suffix": captions.caption_suffix or None,
+        "image_dir": subset.image_dir.resolve().name,
+        **({"metadata_file": file.name} if file else {"class_tokens": subset.class_tokens or None}),
+        "is_reg": subset.is_reg,
     }
 
 

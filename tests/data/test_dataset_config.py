@@ -95,7 +95,7 @@ def test_folders_of_one_name_are_kept_apart(config: Any, tmp_path: Path) -> None
         f"[[datasets.subsets]]\nimage_dir = 'HERE/{folder}'\n" for folder in ("girls", "more/girls", "girls")
     )
     (found,) = read_dataset_config(config(text), USUAL)
-    assert [subset.name for subset in found.subsets] == ["girls", "girls+", "girls++"]
+    assert [subset.name for subset in found.subsets] == ["girls", "girls (2)", "girls (3)"]
 
 
 def test_the_fingerprint_is_of_the_settings(config: Any, tmp_path: Path) -> None:

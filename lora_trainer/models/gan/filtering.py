@@ -24,8 +24,8 @@ Taps: TypeAlias = tuple[float, ...]
 Factors: TypeAlias = tuple[tuple[Taps, Taps], ...]  # (vertical, horizontal) pairs whose outer products sum to a filter
 Padding: TypeAlias = tuple[int, int, int, int]  # left, right, top, bottom; negative numbers crop
 
-DENSE_UP_TO = 112  # samples of the shorter side of a matrix, above which windows are faster on a CPU
-WINDOW = 64  # least samples of a window on the side of the higher rate
+DENSE_UP_TO = 192  # samples of the shorter side of a matrix, above which windows are faster on a CPU
+WINDOW = 32  # least samples of a window on the side of the higher rate
 SEPARABLE_FROM = 8  # taps, from which a filter is kept in one dimension
 TOLERANCE = 3e-8  # what of the norm of a filter its factors may miss: half of what float32 rounds
 
@@ -158,6 +158,10 @@ class _Resample(torch.autograd.Function):
 
 
 def _resample(x: Tensor, plan: Plan) -> Tensor:
+    if len(plan.pairs) > 1 and all(_is_dense(each) for pair in plan.pairs for each in pair):
+        vertical, horizontal = _stacked(plan, x.dtype, x.device)
+        passed = F.linear(x, horizontal)  # (..., h, pairs * w')
+        return torch.matmul(vertical, passed.view(*x.shape[:-2], vertical.shape[1], -1))
     result: Tensor | None = None
     for vertical, horizontal in plan.pairs:
         # the axis that shrinks goes first, so that the other has less to do
@@ -232,6 +236,14 @@ def _matrix(plan: AxisPlan, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         outputs, inputs = (torch.arange(size, device="cpu") for size in (plan.out_size, plan.in_size))
         return _band(plan, outputs, inputs).to(device, dtype)
+
+
+@lru_cache(maxsize=128)
+def _stacked(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All pairs' matrices as two, (h', h * pairs) and (pairs * w', w), so that one product sums over pairs."""
+    with torch.inference_mode(False):
+        vertical = torch.stack([_matrix(pair[0], dtype, device) for pair in plan.pairs], 2).flatten(1)
+        return vertical, torch.cat([_matrix(pair[1], dtype, device) for pair in plan.pairs])
 
 
 @lru_cache(maxsize=512)

@@ -28,12 +28,20 @@ def _forward(x: Tensor, gain: float, clamp: float | None, slope: float) -> Tenso
     return y if clamp is None else y.clamp_(-clamp, clamp)
 
 
+def _needed(clamp: float | None, y: Tensor) -> float | None:
+    """The clamp, or None where it touches nothing; looking costs less than a mask, but on a GPU it would wait."""
+    if clamp is None or y.device.type != "cpu":
+        return clamp
+    low, high = y.aminmax()
+    return clamp if max(-float(low), float(high)) >= clamp else None
+
+
 class _LeakyReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: float, clamp: float | None, slope: float) -> Tensor:
         y = _forward(x, gain, clamp, slope)
         ctx.save_for_backward(y)
-        ctx.numbers = gain, clamp, slope
+        ctx.numbers = gain, _needed(clamp, y), slope
         return y
 
     @staticmethod
