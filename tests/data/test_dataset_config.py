@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -125,6 +127,11 @@ SUBSET = "[[datasets.subsets]]\nimage_dir = 'HERE/girls'\n"
         ("[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'nowhere'\n", ["nowhere: there is no such folder"]),
         ("[general]\nbatch_size = 'x'\n[[datasets]]\n[[datasets.subsets]]\nimage_dirs = 1\n",
          ["general: batch_size: found 'x'", "image_dirs: unknown key; did you mean image_dir", "has no image_dir"]),
+        (f"[[datasets]]\n{SUBSET}resolution = 64\n", [r"is for a whole data set; write it in \[\[datasets"]),
+        (f"[[datasets]]\nis_reg = true\n{SUBSET}", [r"is for one folder; write it in its \[\[datasets.subsets"]),
+        (f"[[datasets]]\nbucket_reso_steps = 20\n{SUBSET}", ["found 20; write a whole number that is a multiple of 8"]),
+        (f"[[datasets]]\ncaption_separator = ''\n{SUBSET}", ["empty; write it, or leave the key out"]),
+        (f"[[datasets]]\nnetwork_multiplier = 0.5\n{SUBSET}", ["a strength for each data set is not supported"]),
         ("[[datasets", ["dataset_config: .* is not TOML"]),
     ],
 )  # fmt: skip
@@ -134,3 +141,35 @@ def test_wrong_files_are_refused_with_every_problem(config: Any, text: str, prob
     assert len(caught.value.problems) == len(problems)
     for problem, found in zip(problems, caught.value.problems, strict=True):
         assert re.search(problem, found), found
+
+
+def test_a_file_in_json_says_the_same(config: Any, tmp_path: Path) -> None:
+    toml = config(f"[general]\nbatch_size = 3\n[[datasets]]\nclass_tokens = 'one'\n{SUBSET}")
+    path = tmp_path / "set.json"
+    folder = {"image_dir": (tmp_path / "girls").as_posix()}
+    content = {"general": {"batch_size": 3}, "datasets": [{"class_tokens": "one", "subsets": [folder]}]}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert read_dataset_config(path, USUAL) == read_dataset_config(toml, USUAL)
+    for text, problem in (("{", "is not JSON"), ("[]", "must hold an object with datasets")):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(Refusal, match=problem):
+            read_dataset_config(path, USUAL)
+
+
+def test_what_does_nothing_is_said(config: Any, caplog: pytest.LogCaptureFixture) -> None:
+    text = "[[datasets]]\nbucket_reso_steps = 1\nnetwork_multiplier = 1.0\nresize_interpolation = 'area'\n"
+    with caplog.at_level(logging.INFO):
+        (found,) = read_dataset_config(config(text + SUBSET + "cache_info = true\n"), USUAL)
+    assert found.buckets.step_px == 64
+    said = [record.getMessage().partition(": datasets")[2] for record in caplog.records]
+    assert said == [
+        "[0]: bucket_reso_steps: 1 is read as 64",
+        "[0]: resize_interpolation has no effect: pictures are averaged when they shrink, and enlarged with Lanczos",
+        "[0].subsets[0]: cache_info has no effect: the sizes of the pictures are found at every start, when all of "
+        "them are checked",
+    ]
+
+
+def test_a_backslash_in_double_quotes_is_told(config: Any) -> None:
+    with pytest.raises(Refusal, match=r"is not TOML: .*; put what has a backslash, such as a folder, in single quotes"):
+        read_dataset_config(config('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "C:\\Users\\me"\n'), USUAL)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_trainer.data.folders import read_folders
+from lora_trainer.data.folders import read_folders, read_subsets
+from lora_trainer.data.subsets import Subset
 from lora_trainer.errors import Refusal
 
 
@@ -126,3 +127,18 @@ def test_all_lines_of_a_caption_file_when_asked_for(tmp_path: Path) -> None:
     touch(tmp_path / "1_a" / "p.txt", b" \n\n")
     with pytest.raises(Refusal, match="the caption file is empty"):
         read_folders(tmp_path, ".txt", all_lines=True)
+
+
+def test_a_mask_has_the_name_of_its_picture_and_perhaps_of_its_folder(tmp_path: Path) -> None:
+    subsets = []
+    for folder in ("1_a", "2_b"):
+        touch(tmp_path / folder / "p.jpg")
+        subsets.append(Subset(tmp_path / folder, folder, conditioning_data_dir=tmp_path / "masks"))
+    common, own = touch(tmp_path / "masks" / "p.png"), touch(tmp_path / "masks" / "2_b" / "p.webp")
+    assert [p.mask for p in read_subsets(subsets, tmp_path)] == [common, own]
+    own.rename(own.with_stem("q"))
+    common.unlink()
+    with pytest.raises(Refusal) as caught:
+        read_subsets(subsets, tmp_path)
+    advice = "there is no mask for p.jpg; a mask has the name of its picture"
+    assert caught.value.problems == (f"{common.parent}: {advice}", f"{own.parent}: {advice}")

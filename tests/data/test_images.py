@@ -10,7 +10,15 @@ import pytest
 from PIL import Image
 
 from lora_trainer.data.buckets import Placement
-from lora_trainer.data.images import BadPicture, decode, open_header, read_picture, resize_and_crop, size_px
+from lora_trainer.data.images import (
+    BadPicture,
+    decode,
+    opacity,
+    open_header,
+    read_picture,
+    resize_and_crop,
+    size_px,
+)
 
 
 def quadrants() -> np.ndarray:
@@ -156,3 +164,21 @@ def test_a_header_is_read_without_the_pixels() -> None:
     for broken, reason in ((b"", "the file is empty"), (b"no picture", "not a picture")):
         with pytest.raises(BadPicture, match=reason):
             open_header(broken)
+
+
+def test_colours_below_transparency_stay_where_it_is_a_mask() -> None:
+    rgba = np.zeros((40, 24, 4), np.uint8)
+    rgba[..., :3] = quadrants()
+    rgba[:, :12, 3] = 51
+    rgba[:, 12:, 3] = 255
+    data = saved(Image.fromarray(rgba))
+    np.testing.assert_array_equal(decode(data, on_white=False), quadrants())
+    np.testing.assert_array_equal(opacity(data), rgba[..., 3])
+    assert opacity(saved(Image.fromarray(quadrants()))) is None
+    rgba[..., 3] = 255
+    assert opacity(saved(Image.fromarray(rgba))) is None
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgba[:10, :, 3] = 0
+    turned = opacity(saved(Image.fromarray(np.ascontiguousarray(STORED[6](rgba))), exif=exif))
+    np.testing.assert_array_equal(turned, rgba[..., 3])

@@ -65,3 +65,8 @@ def test_the_name_is_of_content_placement_and_settings_only(tmp_path: Path) -> N
         latent_path(tmp_path, SAMPLE, True, torch.float16, "other vae"),
     }
     assert len(others | {path}) == 6
+
+
+def test_a_picture_with_a_mask_in_itself_is_encoded_apart(tmp_path: Path) -> None:
+    paths = {latent_path(tmp_path, replace(SAMPLE, alpha_mask=own), True, "vae") for own in (False, True)}
+    assert len(paths) == 2

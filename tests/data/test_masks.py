@@ -55,3 +55,11 @@ def test_a_broken_mask_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no picture")
     with pytest.raises(Refusal, match=r"mask.png: the mask cannot be read"):
         read_mask(path, WHOLE, alpha=False)
+
+
+def test_a_mask_of_sixteen_bits_is_not_clipped(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    values = np.full((32, 48), 65535, np.uint16)
+    values[:, 24:] = 13107
+    Image.fromarray(values).save(path)
+    assert read_mask(path, WHOLE, alpha=False)[0, 0].tolist() == pytest.approx([1, 1, 1, 0.2, 0.2, 0.2])

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from lora_trainer.data.buckets import BucketSettings, Placement
-from lora_trainer.data.folders import read_folders
+from lora_trainer.data.folders import read_folders, read_subsets
+from lora_trainer.data.subsets import Subset
 from lora_trainer.data.survey import data_fingerprint, summarize, survey
 from lora_trainer.errors import Refusal
 
@@ -106,3 +107,32 @@ def test_planning_the_data_does_not_wait_for_torch() -> None:
     code = f"import sys; from lora_trainer.data import {modules}; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
+
+
+def test_masks_are_looked_at_with_their_pictures(data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    masks = tmp_path_factory.mktemp("masks")
+    for name in ("square", "turned"):
+        Image.new("L", (9, 9), 255).save(masks / f"{name}.png")
+    pictures = read_subsets([Subset(data / "1_c", "1_c", conditioning_data_dir=masks, alpha_mask=True)], data)
+    samples = survey(pictures, SETTINGS)
+    assert [sample.mask for sample in samples] == [masks / "square.png", masks / "turned.png"]
+    fingerprint = data_fingerprint(samples)
+    Image.new("L", (9, 9), 100).save(masks / "square.png")
+    assert data_fingerprint(survey(pictures, SETTINGS)) != fingerprint
+    for name in ("square", "turned"):
+        (masks / f"{name}.png").write_bytes(b"nothing")
+    with pytest.raises(Refusal) as caught:
+        survey(pictures, SETTINGS)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        str(masks / "square.png"),
+        str(masks / "turned.png"),
+    ]
+
+
+def test_only_a_picture_with_a_transparent_part_has_a_mask_in_itself(data: Path) -> None:
+    opaque = Image.new("RGBA", (96, 96), (9, 9, 9, 255))
+    opaque.save(data / "1_c" / "opaque.png")
+    opaque.putpixel((5, 5), (9, 9, 9, 254))
+    opaque.save(data / "1_c" / "pierced.png")
+    samples = survey(read_subsets([Subset(data / "1_c", "1_c", alpha_mask=True)], data), SETTINGS)
+    assert [sample.path.stem for sample in samples if sample.alpha_mask] == ["pierced"]

@@ -18,9 +18,9 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.errors import Refusal
-from lora_trainer.models.lora_file import read_adapter_file
 from lora_trainer.trainers.lora import LoraTrainer, build_lora
 from lora_trainer.trainers.lora_job import inspect_lora
+from tests.models.standard_lora import read_layers
 
 Train = Callable[..., int]
 WritePreset = Callable[..., Path]
@@ -55,8 +55,9 @@ def test_regularisation_is_used_as_often_as_the_training_images(
     )
     assert Counter(weights.tolist()) == {1.0: 8, 0.25: 8}
     assert train(preset) == 0
-    metadata = read_adapter_file(out / "tiny.safetensors").metadata
-    assert json.loads(metadata["ss_reg_dataset_dirs"])["1_cat"]["img_count"] == 3
+    metadata = read_layers(out / "tiny.safetensors").metadata
+    assert json.loads(metadata["ss_reg_dataset_dirs"]) == {"1_cat": {"n_repeats": 1, "img_count": 3}}
+    assert (metadata["ss_num_train_images"], metadata["ss_num_reg_images"]) == ("8", "3")
     assert json.loads(metadata["ss_dataset_dirs"]).keys() == {sample.folder for sample in trainer.job.samples[:1]}
 
 
@@ -172,12 +173,14 @@ def test_a_dataset_config_trains_several_sizes_in_batches_of_their_own(
     assert sizes == {0: 2 * pictures, 1: 3 * pictures}
     assert train(preset) == 0
     assert len(rows()) == trainer.steps_per_epoch
-    described_sets = json.loads(read_adapter_file(out / "tiny.safetensors").metadata["ss_datasets"])
+    described_sets = json.loads(read_layers(out / "tiny.safetensors").metadata["ss_datasets"])
     assert [(each["resolution"], each["batch_size_per_device"]) for each in described_sets] == [
         ([96, 96], 2),
         ([64, 64], 3),
     ]
-    assert described_sets[1]["subsets"][0]["num_repeats"] == 3
+    small = described_sets[1]["subsets"][0]
+    assert (small["num_repeats"], small["img_count"], small["caption_prefix"]) == (3, pictures, "small")
+    assert (small["image_dir"], described_sets[1]["num_train_images"]) == (folder.name, 3 * pictures)
     described.write_text(described.read_text(encoding="utf-8") + "color_aug = true\n", encoding="utf-8")
     with pytest.raises(Refusal, match="color_aug changes the image at every step, but cache_latents encodes it once"):
         inspect_lora(load_preset(preset), 1, 7)
@@ -197,3 +200,67 @@ def test_metadata_files_hold_the_captions(write_preset: WritePreset, photos: Pat
     preset = write_preset("sd15", train_data_dir="", dataset_config=str(described))
     job = inspect_lora(load_preset(preset), 1, 7)
     assert [(sample.path, sample.caption) for sample in job.samples] == [(picture, "a cat, green, eyes")]
+
+
+def test_the_colours_below_a_transparency_that_is_a_mask_are_trained(write_preset: WritePreset, photos: Path) -> None:
+    folder = photos / "1_thin"
+    folder.mkdir()
+    Image.new("RGBA", (96, 96), (200, 40, 0, 51)).save(folder / "thin.png")
+
+    def thin(**keys: Any) -> dict[str, torch.Tensor]:
+        trainer = built(write_preset("sd15", cache_latents=False, **keys))
+        micros = (micro for step in range(trainer.steps_per_epoch) for micro in trainer.data(step))
+        micro = next(micro for micro in micros if "1_thin/thin.png" in micro["names"])
+        row = micro["names"].index("1_thin/thin.png")
+        return {key: value[row] for key, value in micro.items() if key in ("pixels", "mask")}
+
+    for keys in ({"alpha_mask": True}, {"masked_loss": True}):
+        found = thin(**keys)
+        assert torch.allclose(found["mask"], torch.full((1, 12, 12), 0.2))
+        assert ((found["pixels"][:, 5, 5] + 1) * 127.5).tolist() == pytest.approx([200, 40, 0], abs=1e-3)
+    plain = thin()
+    assert "mask" not in plain
+    assert ((plain["pixels"][:, 5, 5] + 1) * 127.5).tolist() == pytest.approx([244, 212, 204], abs=1.001)
+
+
+def test_what_one_data_set_holds_out_no_other_one_trains(
+    write_preset: WritePreset, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = next(path for path in sorted(photos.iterdir()) if path.is_dir())
+    subset = f"[[datasets.subsets]]\nimage_dir = '{folder.as_posix()}'\n"
+    described = tmp_path / "sets.toml"
+    described.write_text(
+        f"[[datasets]]\nvalidation_split = 0.5\n{subset}[[datasets]]\nresolution = 64\n{subset}", encoding="utf-8"
+    )
+    preset = write_preset("sd15", train_data_dir="", dataset_config=str(described), save_best=True)
+    job = inspect_lora(load_preset(preset), 1, 7)
+    hidden = {sample.digest for sample in job.held_out}
+    assert (len(hidden), len(job.samples), job.validation.enabled) == (2, 4, True)
+    assert hidden.isdisjoint(sample.digest for sample in job.samples)
+    assert {sample.subset for sample in job.samples} == {0, 1}
+    assert "save_best" not in load_preset(preset).inert
+    assert not caplog.records
+    described.write_text(f"[[datasets]]\n{subset}", encoding="utf-8")
+    assert not inspect_lora(load_preset(preset), 1, 7).validation.enabled
+    assert [record.getMessage() for record in caplog.records] == [
+        "save_best has no effect: no images are held out; set validation_split"
+    ]
+
+
+def test_a_data_set_file_is_held_against_the_caches(write_preset: WritePreset, photos: Path, tmp_path: Path) -> None:
+    folder = next(path for path in sorted(photos.iterdir()) if path.is_dir())
+    described = tmp_path / "sets.toml"
+    described.write_text(
+        f"[[datasets]]\nrandom_crop = true\n[[datasets.subsets]]\nimage_dir = '{folder.as_posix()}'\n"
+        "shuffle_caption = true\n",
+        encoding="utf-8",
+    )
+    keys = {"train_data_dir": "", "dataset_config": str(described), "text_encoder_lr": 0}
+    preset = write_preset("sdxl", sdxl_cache_text_encoder_outputs=True, **keys)
+    with pytest.raises(Refusal) as caught:
+        inspect_lora(load_preset(preset), 1, 7)
+    where = f"{described}: {folder.as_posix()}"
+    assert [problem.partition(" changes")[0] for problem in caught.value.problems] == [
+        f"{where}: random_crop",
+        f"{where}: shuffle_caption",
+    ]
