@@ -159,9 +159,9 @@ class _Resample(torch.autograd.Function):
 
 def _resample(x: Tensor, plan: Plan) -> Tensor:
     if len(plan.pairs) > 1 and all(_is_dense(each) for pair in plan.pairs for each in pair):
-        vertical, horizontal = _stacked(plan, x.dtype, x.device)
-        passed = F.linear(x, horizontal)  # (..., h, pairs * w')
-        return torch.matmul(vertical, passed.view(*x.shape[:-2], vertical.shape[1], -1))
+        left, right = _stacked(plan, x.dtype, x.device)
+        passed = F.linear(x, right)  # (..., h, pairs * w')
+        return torch.matmul(left, passed.view(*x.shape[:-2], left.shape[1], -1))
     result: Tensor | None = None
     for vertical, horizontal in plan.pairs:
         # the axis that shrinks goes first, so that the other has less to do
