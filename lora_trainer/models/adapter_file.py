@@ -56,6 +56,12 @@ class FileLayer:
         return None
 
     @property
+    def size(self) -> tuple[int, float] | None:
+        """Rank and alpha, which is the rank where the file says nothing."""
+        rank = self.rank
+        return (rank, self.alpha if self.alpha is not None else float(rank)) if rank else None
+
+    @property
     def alpha(self) -> float | None:
         return float(self.tensors[ALPHA]) if ALPHA in self.tensors else None
 
@@ -164,13 +170,29 @@ def in_kohya_names(file: AdapterFile, kind: Kind | None) -> AdapterFile:
 
 
 def adapter_tensors(layers: Mapping[str, FileLayer], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """The tensors of a file in kohya's names, contiguous on the CPU; cast where a precision is given.
+    """The tensors of a file's layers; see `flat_tensors`."""
+    return flat_tensors({name: layer.tensors for name, layer in layers.items()}, dtype)
+
+
+def adapter_file_bytes(
+    layers: Mapping[str, Mapping[str, Tensor]], dtype: torch.dtype, metadata: Mapping[str, str]
+) -> bytes:
+    """A whole file: the same weights and metadata give the same bytes.
+
+    Nothing but layers may be in it: Forge and diffusers reject files with tensors that they do not know.
+    """
+    tensors = flat_tensors(layers, dtype)
+    return safetensors_bytes(tensors, with_hashes(tensors, metadata))
+
+
+def flat_tensors(layers: Mapping[str, Mapping[str, Tensor]], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors of a file in kohya's names, contiguous on the CPU; cast, alpha as well, where a precision is given.
 
     Whole numbers ((IA)3's `on_input`) stay as they are.
     """
     tensors = {}
     for name, layer in layers.items():
-        for ending, tensor in layer.tensors.items():
+        for ending, tensor in layer.items():
             wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
             moved = tensor.detach().to("cpu", wanted)
             tensors[f"{name}.{ending}"] = moved.clone(memory_format=torch.contiguous_format)  # none shares its memory

@@ -20,11 +20,11 @@ from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.losses.huber import Criterion
 from lora_trainer.losses.weighting import Weighting
+from lora_trainer.models.adapter_file import PRECISIONS, adapter_file_bytes, flat_tensors
 from lora_trainer.models.adapters.network import adapter_tensors, freeze_unreachable, limit_norms, set_adapter_dtype
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.fp8_storage import store_in_8_bits
 from lora_trainer.models.kohya_keys import Part, by_kohya_name
-from lora_trainer.models.lora_file import SAVE_DTYPES, adapter_file_bytes, adapter_file_tensors
 from lora_trainer.models.text_encoding import reachable_layers
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.diffusion_base import (
@@ -92,13 +92,13 @@ class LoraTrainer:
         models = parts_of(self.base)
         layers = by_kohya_name(self.names, {part: adapter_tensors(models[part]) for part in self.names})
         path = stem.with_name(stem.name + self.suffix)
-        dtype = SAVE_DTYPES[self.job.preset.save_precision]
+        dtype = PRECISIONS[self.job.preset.save_precision]
         if self.suffix == ".safetensors":
             metadata = self.facts.metadata(done, self.total_steps, self.steps_per_epoch)
             atomic.write_bytes(path, adapter_file_bytes(layers, dtype, metadata))
         else:
             with atomic.staged_file(path) as file:  # an open file: torch puts a path's name into the bytes
-                torch.save(adapter_file_tensors(layers, dtype), file)
+                torch.save(flat_tensors(layers, dtype), file)
         return path
 
     def preview(self, folder: Path, label: str, done: int) -> Sequence[DrawnPicture]:

@@ -15,12 +15,12 @@ from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.toml_file import read_toml
 from lora_trainer.engine.optimizers import Group
 from lora_trainer.errors import Refusal
+from lora_trainer.models.adapter_file import AdapterFile, in_kohya_names, read_adapter_file
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.network import add_adapter, load_adapter
 from lora_trainer.models.adapters.targets import LycorisPreset, Target, lora_targets, lycoris_preset
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.kohya_keys import Part, by_module_path, kohya_names
-from lora_trainer.models.lora_file import AdapterFile, read_adapter_file
 from lora_trainer.models.unet_blocks import Side, block_count, block_numbers, block_of, rate_factors
 
 log = logging.getLogger(__name__)
@@ -202,12 +202,13 @@ def build_network(network: LoraNetwork, models: Mapping[Part, nn.Module], seed: 
     """Put the layers into the models that are to be trained. Gives their names in the file, by part and path."""
     preset = network.preset
     first = network.first_weights
-    weights = read_adapter_file(first[1]) if first is not None else None
+    weights = in_kohya_names(read_adapter_file(first[1]), network.base.kind) if first is not None else None
     names: dict[Part, dict[str, str]] = {}
     for part, model in models.items():
         plans = network.plans(part, model)
         if weights is not None and preset.dim_from_weights:
-            plans = adopt_sizes(plans, weights.sizes())
+            sizes = {name: layer.size for name, layer in weights.layers.items()}
+            plans = adopt_sizes(plans, {name: size for name, size in sizes.items() if size is not None})
         refused = add_adapter(model, plans, network.dropouts, seed)
         if len(refused) == len(plans):
             reason = next(iter(refused.values()), "network_weights has none of its layers")
@@ -229,7 +230,7 @@ def _start_from(weights: AdapterFile, names: Names, models: Mapping[Part, nn.Mod
     """What the file has of the layers that are trained. The source is a key and the file that it names."""
     key, path = source
     known = {name for of_part in names.values() for name in of_part.values()}
-    taken = {name: tensors for name, tensors in weights.layers.items() if name in known}
+    taken = {name: layer.tensors for name, layer in weights.layers.items() if name in known}
     if not taken:
         raise Refusal(
             f"{key}: {path} has none of the layers that are trained here (it has {_first(weights.layers)}, "

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lora_trainer.models import adapter_file
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.lora import ALPHA, DOWN, UP, LoraWeights, weights_in
 from lora_trainer.models.adapters.network import adapter_layers, add_adapter, load_adapter
-from lora_trainer.models.lora_file import adapter_file_bytes, adapter_file_tensors, read_adapter_file
 
 
 def add_lora(model: nn.Module, names: Mapping[str, str], *, rank: int, alpha: float, seed: int) -> None:
@@ -33,11 +33,11 @@ def as_tensors(weights: Mapping[str, LoraWeights]) -> dict[str, dict[str, Tensor
 
 
 def lora_tensors(weights: Mapping[str, LoraWeights], dtype: torch.dtype) -> dict[str, Tensor]:
-    return adapter_file_tensors(as_tensors(weights), dtype)
+    return adapter_file.flat_tensors(as_tensors(weights), dtype)
 
 
 def lora_file_bytes(weights: Mapping[str, LoraWeights], dtype: torch.dtype, metadata: Mapping[str, str]) -> bytes:
-    return adapter_file_bytes(as_tensors(weights), dtype, metadata)
+    return adapter_file.adapter_file_bytes(as_tensors(weights), dtype, metadata)
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,17 @@ class LoraFile:
 
 
 def read_lora_file(path: Path) -> LoraFile:
-    file = read_adapter_file(path)
+    file = read_layers(path)
     return LoraFile({name: weights_in(tensors) for name, tensors in file.layers.items()}, file.metadata)
+
+
+@dataclass(frozen=True)
+class Layers:
+    layers: dict[str, Mapping[str, Tensor]]
+    metadata: dict[str, str]
+
+
+def read_layers(path: Path) -> Layers:
+    """The tensors of each layer of a file, of whatever kind."""
+    file = adapter_file.read_adapter_file(path)
+    return Layers({name: layer.tensors for name, layer in file.layers.items()}, file.metadata)

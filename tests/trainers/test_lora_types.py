@@ -16,9 +16,9 @@ from lora_trainer.engine import commands
 from lora_trainer.models.adapters.network import adapter_tensors
 from lora_trainer.models.base_model import load_base_model
 from lora_trainer.models.detect import check_agreement, detect
-from lora_trainer.models.lora_file import read_adapter_file
 from lora_trainer.trainers.diffusion_base import parts_of
 from lora_trainer.trainers.lora_network import LoraNetwork, build_network
+from tests.models.standard_lora import read_layers
 
 Train = Callable[..., int]
 WritePreset = Callable[..., Path]
@@ -73,7 +73,7 @@ def test_a_type_is_trained_exported_and_read_back(
     preset = write_preset("sd15", max_train_steps=2, **{"unet_lr": 0.01, "text_encoder_lr": 0.01, **keys})
     assert train(preset) == 0
     assert all(0 < row["loss"] < 30 and row["grad_norm"] > 0 for row in rows())
-    file = read_adapter_file(out / "tiny.safetensors")
+    file = read_layers(out / "tiny.safetensors")
     plain = next(tensors for name, tensors in file.layers.items() if name.endswith("attn1_to_k"))
     assert plain.keys() == suffixes
     parts = {"_".join(name.split("_")[:2]) for name in file.layers}
@@ -134,7 +134,7 @@ def test_a_toml_file_says_which_layers_and_how(
     )
     keys = {"LoRA_type": "LyCORIS/LoHa", "LyCORIS_preset": str(chosen), "conv_dim": 2}
     assert train(write_preset("sd15", max_train_steps=1, **keys)) == 0
-    layers = read_adapter_file(out / "tiny.safetensors").layers
+    layers = read_layers(out / "tiny.safetensors").layers
     assert "lora_unet_time_embedding_linear_1" in layers
     assert not any("to_q" in name for name in layers)
     assert all("hada_w1_a" in layers[name] for name in layers if "attn" in name and "unet" in name)
@@ -173,5 +173,5 @@ def test_what_layers_draw_is_the_same_after_a_stop(
     stopped = json.loads((out / "status.json").read_text(encoding="utf-8"))
     assert (stopped["state"], 0 < stopped["step"] < 12) == ("stopped", True)
     assert train(preset) == 0
-    ours, theirs = (read_adapter_file(out / f"{name}.safetensors").layers for name in ("whole", "tiny"))
+    ours, theirs = (read_layers(out / f"{name}.safetensors").layers for name in ("whole", "tiny"))
     assert all(torch.equal(ours[name][key], theirs[name][key]) for name in ours for key in ours[name])

@@ -15,8 +15,8 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.data.held_out import hold_out
 from lora_trainer.data.survey import Sample
 from lora_trainer.errors import Refusal
-from lora_trainer.models.lora_file import read_adapter_file
 from lora_trainer.trainers.lora_job import inspect_lora
+from tests.models.standard_lora import read_layers
 
 Train = Callable[..., int]
 WritePreset = Callable[..., Path]
@@ -89,7 +89,7 @@ def test_the_best_file_is_kept_and_a_hopeless_run_ends(
     assert len(found) == best + 2 < 30
     status = json.loads((out / "status.json").read_text(encoding="utf-8"))
     assert (status["state"], status["step"]) == ("finished", best + 2)
-    kept, last = (read_adapter_file(out / f"tiny{end}.safetensors") for end in ("-best", ""))
+    kept, last = (read_layers(out / f"tiny{end}.safetensors") for end in ("-best", ""))
     assert kept.metadata["ss_steps"] == str(best)
     assert last.metadata["ss_steps"] == str(best + 2)
     assert any(not torch.equal(kept.layers[n][k], last.layers[n][k]) for n in kept.layers for k in kept.layers[n])

@@ -17,12 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_trainer.errors import Refusal
+from lora_trainer.models.adapter_file import PRECISIONS
 from lora_trainer.models.adapters.lora import LoraWeights
 from lora_trainer.models.adapters.network import adapter_disabled
 from lora_trainer.models.adapters.targets import lora_targets
 from lora_trainer.models.kohya_keys import by_kohya_name, by_module_path, kohya_names
-from lora_trainer.models.lora_file import SAVE_DTYPES, read_adapter_file
 from lora_trainer.models.text_encoding import TextCondition, encode_prompts
 from tests.models.standard_lora import (
     add_lora,
@@ -149,7 +148,7 @@ def test_diffusers_makes_of_the_file_what_was_trained(
     fresh = copy.deepcopy(trained)
     weights = train(kind, trained)
     file = tmp_path / "größe 模型.safetensors"
-    file.write_bytes(lora_file_bytes(weights, SAVE_DTYPES[precision], {"ss_network_module": "networks.lora"}))
+    file.write_bytes(lora_file_bytes(weights, PRECISIONS[precision], {"ss_network_module": "networks.lora"}))
     expected = outputs(kind, trained)
     assert worst(expected, outputs(kind, fresh)) > 0.05  # so that a LoRA that is not there would be seen
 
@@ -211,9 +210,9 @@ def a_layer(alpha: float = 2.0) -> LoraWeights:
     return LoraWeights(torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([[0.5], [0.7]]), alpha)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), SAVE_DTYPES.items())
+@pytest.mark.parametrize(("precision", "dtype"), PRECISIONS.items())
 def test_every_tensor_has_the_precision_of_the_file(precision: str, dtype: torch.dtype) -> None:
-    tensors = lora_tensors({"lora_te_x": a_layer(alpha=0.3)}, SAVE_DTYPES[precision])
+    tensors = lora_tensors({"lora_te_x": a_layer(alpha=0.3)}, PRECISIONS[precision])
 
     assert {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()} == {
         "lora_te_x.lora_down.weight": (dtype, (1, 3)),
@@ -255,29 +254,3 @@ def test_a_file_without_alpha_has_scale_one(tmp_path: Path) -> None:
 
     layer = read_lora_file(file).weights["x"]
     assert (layer.alpha, layer.rank, layer.down.dtype) == (3.0, 3, torch.float32)
-
-
-def test_a_file_tells_the_ranks_and_alphas_of_its_layers(tmp_path: Path) -> None:
-    sides = {
-        "a.lora_down.weight": (3, 2), "a.lora_up.weight": (5, 3), "a.alpha": (), "b.hada_w1_b": (4, 2),
-        "c.lokr_w1": (2, 2), "c.lokr_w2_b": (6, 2), "d.diff": (2, 2),
-    }  # fmt: skip
-    file = tmp_path / "lora.safetensors"
-    save_file({name: torch.full(size, 1.5) for name, size in sides.items()}, file)
-    assert read_adapter_file(file).sizes() == {"a": (3, 1.5), "b": (4, 4.0), "c": (6, 6.0)}
-
-
-def test_a_tensor_without_a_layer_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "lora.safetensors"
-    save_file({"embedding": torch.ones(2)}, file)
-    with pytest.raises(Refusal, match="embedding is no tensor of a LoRA in kohya's format"):
-        read_adapter_file(file)
-
-
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="there is no such LoRA file"):
-        read_lora_file(tmp_path / "lora.safetensors")
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"<html>")
-    with pytest.raises(Refusal, match=r"not a readable \.safetensors file"):
-        read_lora_file(broken)
