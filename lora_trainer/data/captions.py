@@ -7,16 +7,10 @@ warm-up taken, shuffled, left out by chance; at the end the secondary separator 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lora_trainer.draws import python_random, uniform
 from lora_trainer.errors import Refusal
-
-if TYPE_CHECKING:
-    from lora_trainer.data.survey import Sample
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 
@@ -125,18 +119,6 @@ def tags_in_warmup(tags: int, settings: CaptionSettings, moment: Moment) -> int:
     return least + int(moment.step * (tags - least) / steps)
 
 
-def tag_frequency(samples: Iterable[Sample]) -> dict[str, dict[str, int]]:
-    """In how many captions each lower-case tag stands, per folder: the file's ``ss_tag_frequency``.
-
-    Counted as written in the files: between commas, in every line that may be used, without prefix and suffix.
-    """
-    counts: dict[str, Counter[str]] = {}
-    for sample in samples:
-        lines = sample.caption.split("\n")
-        counts.setdefault(sample.folder, Counter()).update(tag.lower() for line in lines for tag in _tags(line, ","))
-    return {folder: dict(counted) for folder, counted in counts.items()}
-
-
 def _one_line(caption: str, *key: int | str) -> str:
     lines = caption.split("\n")
     return lines[0] if len(lines) == 1 else python_random(*key, "caption line").choice(lines)
@@ -171,11 +153,11 @@ def _parts(caption: str, settings: CaptionSettings) -> tuple[list[str], list[str
     if mark and mark in caption:
         front, moving, *end = caption.split(mark, 2)
         rest = "".join(end).replace(mark, separator)
-        return _tags(front, separator), _tags(moving, separator), _tags(rest, separator)
-    tags = _tags(caption, separator)
+        return split_tags(front, separator), split_tags(moving, separator), split_tags(rest, separator)
+    tags = split_tags(caption, separator)
     return tags[: settings.keep_tokens], tags[settings.keep_tokens :], []
 
 
-def _tags(caption: str, separator: str) -> list[str]:
+def split_tags(caption: str, separator: str) -> list[str]:
     """The tags without the blanks around them; what a doubled or trailing comma leaves empty is no tag."""
     return [tag for part in caption.split(separator) if (tag := part.strip())]

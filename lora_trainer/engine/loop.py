@@ -20,8 +20,8 @@ from lora_trainer.engine.console import RunDisplay, run_display
 from lora_trainer.engine.hub import NO_UPLOADS, Uploads
 from lora_trainer.engine.kept_files import KEEP_ALL, STATE_ENDING, Keep, keep_state, numbered, surplus
 from lora_trainer.engine.metrics import Reading, Readings, Speed, Window, memory_gib
-from lora_trainer.engine.optimizers import rates, settled
-from lora_trainer.engine.phase import Trainer
+from lora_trainer.engine.optimizers import rates
+from lora_trainer.engine.phase import Trainer, settled
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.prefetch import prefetch
 from lora_trainer.engine.processes import Processes

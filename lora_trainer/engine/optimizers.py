@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from lora_trainer.engine.joined_optimizer import JoinedOptimizer
 from lora_trainer.errors import Refusal, did_you_mean
-
-if TYPE_CHECKING:
-    from lora_trainer.engine.phase import Phase
 
 
 @dataclass(frozen=True)
@@ -271,23 +267,6 @@ def set_mode(optimizer: torch.optim.Optimizer, training: bool) -> None:
     change = getattr(optimizer, "train" if training else "eval", None)
     if callable(change):
         change()
-
-
-@contextlib.contextmanager
-def settled(phases: Sequence[Phase]) -> Iterator[None]:
-    """Within, the weights are those that a file should have. Afterwards they are again what they were, to the bit."""
-    moved = [phase for phase in phases if callable(getattr(phase.optimizer, "eval", None))]
-    kept = [[weight.detach().clone() for weight in phase.weights.values()] for phase in moved]
-    for phase in moved:
-        set_mode(phase.optimizer, training=False)
-    try:
-        yield
-    finally:
-        for phase, before in zip(moved, kept, strict=True):
-            set_mode(phase.optimizer, training=True)
-            with torch.no_grad():
-                for weight, value in zip(phase.weights.values(), before, strict=True):
-                    weight.copy_(value)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: Callable[[str], float], step: int) -> None:

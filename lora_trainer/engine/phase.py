@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from lora_trainer.engine.optimizers import is_trained
+from lora_trainer.engine.optimizers import is_trained, set_mode
 from lora_trainer.engine.schedules import Schedule
 
 Batch = dict[str, Any]  # tensors with the samples first, "names" (b strings) and "weights" (b,): 0 for a filler
@@ -76,6 +76,23 @@ class DrawnPicture:
     name: str
     path: Path
     caption: str = ""
+
+
+@contextlib.contextmanager
+def settled(phases: Sequence[Phase]) -> Iterator[None]:
+    """Within, the weights are those that a file should have. Afterwards they are again what they were, to the bit."""
+    moved = [phase for phase in phases if callable(getattr(phase.optimizer, "eval", None))]
+    kept = [[weight.detach().clone() for weight in phase.weights.values()] for phase in moved]
+    for phase in moved:
+        set_mode(phase.optimizer, training=False)
+    try:
+        yield
+    finally:
+        for phase, before in zip(moved, kept, strict=True):
+            set_mode(phase.optimizer, training=True)
+            with torch.no_grad():
+                for weight, value in zip(phase.weights.values(), before, strict=True):
+                    weight.copy_(value)
 
 
 class Stateful(Protocol):

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from lora_trainer.data.captions import tag_frequency
 from lora_trainer.data.subsets import REGULARISATION, Subset
 from lora_trainer.data.survey import Sample, summarize
+from lora_trainer.data.tag_frequency import tag_frequency
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.kohya_metadata import (
     BaseFacts,

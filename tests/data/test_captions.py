@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from lora_trainer.data.buckets import Placement
 from lora_trainer.data.captions import (
     CaptionSettings,
     Moment,
     choose_caption,
     constant_captions,
-    tag_frequency,
     tags_in_warmup,
     unvaried_captions,
 )
-from lora_trainer.data.survey import Sample
 from lora_trainer.errors import Refusal
 
 CAPTION = "girl,  red hair,smile , park,, tree,"
@@ -206,11 +202,3 @@ def test_constant_captions_are_all_that_can_come() -> None:
 def test_unvaried_captions_have_all_lines_and_all_tags() -> None:
     settings = CaptionSettings(True, 1, "|", caption_prefix="x,", enable_wildcard=True, caption_dropout_rate=1)
     assert unvaried_captions("a | b\nc", settings) == ("x, a, b", "x, c")
-
-
-def test_tag_frequency_counts_what_is_written() -> None:
-    def sample(folder: str, caption: str) -> Sample:
-        return Sample("n", Path("n"), folder, 10, caption, (8, 8), "", Placement((8, 8), (8, 8), (0, 0)))
-
-    samples = [sample("1_a", "Cat, tree,"), sample("1_a", "cat,cat"), sample("2_b", "dog, cat\n{a|b} ||| c, dog")]
-    assert tag_frequency(samples) == {"1_a": {"cat": 3, "tree": 1}, "2_b": {"dog": 2, "cat": 1, "{a|b} ||| c": 1}}
