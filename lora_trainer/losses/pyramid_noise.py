@@ -29,8 +29,8 @@ def pyramid_noise(noise: Tensor, discount: float, generator: Generator) -> Tenso
         total += enlarged[0].to(total) * discount**level
         if rows == 1 or columns == 1:
             break
-    spread: Tensor = total.std()
-    return total / spread
+    found: Tensor = total / total.std()
+    return found
 
 
 def caption_perturbation(tokens: int, width: int, gamma: float, generator: Generator) -> Tensor:

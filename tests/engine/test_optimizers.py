@@ -23,9 +23,8 @@ from lora_trainer.engine.optimizers import (
     rates,
     set_mode,
     set_rates,
-    settled,
 )
-from lora_trainer.engine.phase import Losses, Phase
+from lora_trainer.engine.phase import Losses, Phase, settled
 from lora_trainer.errors import Refusal
 
 OWN_RATE = ("Prodigy", "DAdapt")
