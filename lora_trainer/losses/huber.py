@@ -6,6 +6,7 @@ Letters: b batch, c channels, h w latent pixels, t timesteps.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,21 @@ class Criterion:
             sigmas = ((1 - alphas) / alphas).sqrt()
             found = (1 - self.c) / (1 + sigmas) ** 2 + self.c
         return found * self.scale
+
+
+Compare = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Prediction and target, (b, c, h, w), and timesteps, (b,), to the losses of all elements, (b, c, h, w) float32."""
+
+
+def comparison(criterion: Criterion, alphas: Tensor) -> Compare:
+    """The criterion for a noise schedule, (t,), on its device."""
+    thresholds = criterion.thresholds(alphas) if criterion.is_huber else None
+
+    def compare(prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
+        threshold = None if thresholds is None else thresholds[timesteps]
+        return elementwise(prediction, target, criterion, threshold)
+
+    return compare
 
 
 def elementwise(prediction: Tensor, target: Tensor, criterion: Criterion, threshold: Tensor | None = None) -> Tensor:

@@ -25,10 +25,12 @@ from lora_trainer.data.subsets import Subset
 from lora_trainer.data.survey import Sample
 from lora_trainer.draws import draw_key, torch_generator, uniform
 from lora_trainer.losses.noise import multires_noise, offset_direction, offset_noise, perturbed, random_strength
+from lora_trainer.losses.pyramid_noise import pyramid_noise
 from lora_trainer.losses.timesteps import uniform_timestep
 from lora_trainer.trainers.diffusion_text import CaptionTokens
 
 LATENT_CHANNELS = 4
+Shape = tuple[int, int, int]  # c, h, w
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class NoiseSettings:
     multires_discount: float = 0.3
     input_gamma: float = 0.0
     input_gamma_random_strength: bool = False
+    pyramid_discount: float = 0.0
     min_timestep: int = 0
     max_timestep: int = 1000
 
@@ -76,15 +79,11 @@ class DiffusionData:
         its gradients."""
         weights = torch.ones(len(positions)) if positions else torch.zeros(1)
         rows = [self._sample(step, position, batch[position]) for position in positions or (0,)]
-        micro: dict[str, Any] = {
-            key: torch.stack([row[key] for row in rows]) for key, value in rows[0].items() if torch.is_tensor(value)
-        }
-        micro |= self.tokens.batch([row["caption"] for row in rows])
-        names = [row["name"] for row in rows]
+        micro = stacked(rows, self.tokens)
         if self.layers_draw:
             first = positions[0] if positions else -1 - self.shares[0].rank
             micro["layer_seed"] = draw_key(self.plan.seed, step, first, "layers") & 0x7FFF_FFFF_FFFF_FFFF
-        return {**micro, "names": names, "weights": weights, "total": len(batch)}
+        return {**micro, "weights": weights, "total": len(batch)}
 
     def _sample(self, step: int, position: int, item: int) -> dict[str, Any]:
         sample = self.samples[item]
@@ -107,7 +106,7 @@ class DiffusionData:
         }
         height, width = (px // VAE_STEP_PX for px in sample.placement.bucket_px)
         shape = (LATENT_CHANNELS, height, width)
-        row |= self._noise(step, position, shape)
+        row |= noise_row(self.noise, seed, step, position, shape)
         vae_noise = torch.randn(shape, generator=torch_generator(*key, "vae"))
         if self.latents is not None:
             mean, std = self.latents.get(item, mirrored)
@@ -129,31 +128,41 @@ class DiffusionData:
             return torch.ones(1, *(px // VAE_STEP_PX for px in placement.bucket_px))
         return read_mask(sample.mask or sample.path, placement, alpha=sample.mask is None)
 
-    def _noise(self, step: int, position: int, shape: tuple[int, int, int]) -> dict[str, Tensor]:
-        """The target noise, and what the input is noised with when that differs. (c, h, w) each."""
-        settings, seed = self.noise, self.plan.seed
-        key = (seed, step, position)
-        noise = torch.randn(shape, generator=torch_generator(*key, "noise"))
-        row: dict[str, Tensor] = {}
-        if settings.offset:
-            strength = settings.offset
-            if settings.offset_random_strength:  # one number for the whole batch
-                strength = random_strength(strength, torch_generator(seed, step, "noise offset strength"))
-            generator = torch_generator(*key, "noise offset")
-            if settings.offset_adaptive_scale:  # the strength depends on the latents, which the device may have to make
-                row["offset_direction"] = offset_direction(shape[0], generator)
-                row["offset_strength"] = torch.tensor(strength)
-            else:
-                noise = offset_noise(noise, strength, generator)
-        if settings.multires_iterations:
-            noise = multires_noise(
-                noise, settings.multires_iterations, settings.multires_discount, torch_generator(*key, "multires")
-            )
-        row["noise"] = noise
-        if settings.input_gamma:
-            gamma = settings.input_gamma
-            if settings.input_gamma_random_strength:
-                gamma = random_strength(gamma, torch_generator(seed, step, "input perturbation strength"))
-            # only the difference, because an adaptive offset is still to be added to both
-            row["input_extra"] = perturbed(torch.zeros(shape), gamma, torch_generator(*key, "input perturbation"))
-        return row
+
+def stacked(rows: Sequence[dict[str, Any]], tokens: CaptionTokens) -> dict[str, Any]:
+    """The samples of a forward pass as one batch, with the names of their pictures."""
+    micro: dict[str, Any] = {
+        key: torch.stack([row[key] for row in rows]) for key, value in rows[0].items() if torch.is_tensor(value)
+    }
+    return {**micro, **tokens.batch([row["caption"] for row in rows]), "names": [row["name"] for row in rows]}
+
+
+def noise_row(settings: NoiseSettings, seed: int, step: int, position: int, shape: Shape) -> dict[str, Tensor]:
+    """The target noise of a sample, and what its input is noised with when that differs. (c, h, w) each."""
+    key = (seed, step, position)
+    noise = torch.randn(shape, generator=torch_generator(*key, "noise"))
+    row: dict[str, Tensor] = {}
+    if settings.offset:
+        strength = settings.offset
+        if settings.offset_random_strength:  # one number for the whole batch
+            strength = random_strength(strength, torch_generator(seed, step, "noise offset strength"))
+        generator = torch_generator(*key, "noise offset")
+        if settings.offset_adaptive_scale:  # the strength depends on the latents, which the device may have to make
+            row["offset_direction"] = offset_direction(shape[0], generator)
+            row["offset_strength"] = torch.tensor(strength)
+        else:
+            noise = offset_noise(noise, strength, generator)
+    if settings.multires_iterations:
+        noise = multires_noise(
+            noise, settings.multires_iterations, settings.multires_discount, torch_generator(*key, "multires")
+        )
+    if settings.pyramid_discount:
+        noise = pyramid_noise(noise, settings.pyramid_discount, torch_generator(*key, "pyramid"))
+    row["noise"] = noise
+    if settings.input_gamma:
+        gamma = settings.input_gamma
+        if settings.input_gamma_random_strength:
+            gamma = random_strength(gamma, torch_generator(seed, step, "input perturbation strength"))
+        # only the difference, because an adaptive offset is still to be added to both
+        row["input_extra"] = perturbed(torch.zeros(shape), gamma, torch_generator(*key, "input perturbation"))
+    return row

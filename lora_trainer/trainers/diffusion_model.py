@@ -31,6 +31,8 @@ class DiffusionModel(nn.Module):
             torch.manual_seed(batch["layer_seed"])
         condition = self.condition(batch)
         hidden = condition.hidden.to(noisy.device)
+        if "text_noise" in batch:
+            hidden = hidden + batch["text_noise"].to(hidden)
         extra = None
         if condition.pooled is not None:
             extra = {"text_embeds": condition.pooled, "time_ids": batch["size_condition"]}

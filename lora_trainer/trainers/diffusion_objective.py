@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.engine.phase import Losses
-from lora_trainer.losses.huber import Criterion, elementwise
+from lora_trainer.losses.huber import Compare
 from lora_trainer.losses.noise import adaptive_strength
 from lora_trainer.losses.noise_schedule import add_noise, alphas_cumprod, snr_table, velocity
 from lora_trainer.losses.weighting import Weighting, weighted
@@ -27,11 +27,10 @@ class Objective:
     adaptive_scale: float
     zero_terminal_snr: bool
     device: torch.device
-    criterion: Criterion
+    compare: Compare
 
     def __post_init__(self) -> None:
         self.alphas = alphas_cumprod(zero_terminal_snr=self.zero_terminal_snr).to(self.device)
-        self.thresholds = self.criterion.thresholds(self.alphas) if self.criterion.is_huber else None
         self.snr = snr_table(alphas_cumprod()).to(self.device)  # of the plain schedule, as in sd-scripts
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> Losses:
@@ -52,8 +51,7 @@ class Objective:
         prediction = module(add_noise(latents, input_noise, timesteps, self.alphas), batch)
         v_prediction = self.weighting.v_prediction
         target = velocity(latents, noise, timesteps, self.alphas) if v_prediction else noise
-        threshold = None if self.thresholds is None else self.thresholds[timesteps]
-        losses = elementwise(prediction, target, self.criterion, threshold)
+        losses = self.compare(prediction, target, timesteps)
         if "mask" in batch:  # the mean is over everything, as in sd-scripts, so that a small part counts little
             losses = losses * batch["mask"]
         return losses.flatten(1).mean(1)

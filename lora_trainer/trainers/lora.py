@@ -18,7 +18,8 @@ from lora_trainer.data.latent_cache import LatentCache, Team
 from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
-from lora_trainer.losses.huber import Criterion
+from lora_trainer.losses.huber import Criterion, comparison
+from lora_trainer.losses.noise_schedule import alphas_cumprod
 from lora_trainer.losses.weighting import Weighting
 from lora_trainer.models.adapter_file import PRECISIONS, adapter_file_bytes, flat_tensors
 from lora_trainer.models.adapters.network import adapter_tensors, freeze_unreachable, limit_norms, set_adapter_dtype
@@ -213,7 +214,9 @@ def _phase(job: LoraJob, base: BaseModel, names: Names, device: torch.device, to
         preset.debiased_estimation_loss,
     )
     criterion = Criterion(preset.loss_type, preset.huber_schedule, preset.huber_c, preset.huber_scale)
-    objective = Objective(base.vae, weighting, preset.adaptive_noise_scale, base.zero_terminal_snr, device, criterion)
+    alphas = alphas_cumprod(zero_terminal_snr=base.zero_terminal_snr).to(device)
+    compare, scale = comparison(criterion, alphas), preset.adaptive_noise_scale
+    objective = Objective(base.vae, weighting, scale, base.zero_terminal_snr, device, compare)
     weights = {key: weight for group in groups for key, weight in group.weights.items()}
     schedule = lora_schedule(preset, total_steps)
     leaves_out = LoraNetwork(preset, base).leaves_weights_out or any(group.until for group in groups)
