@@ -5,6 +5,8 @@ Each function works on one sample and takes its random numbers from the generato
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -29,10 +31,9 @@ def pyramid_noise(noise: Tensor, discount: float, generator: Generator) -> Tenso
         total += enlarged[0].to(total) * discount**level
         if rows == 1 or columns == 1:
             break
-    found: Tensor = total / total.std()
-    return found
+    return total / total.std()
 
 
 def caption_perturbation(tokens: int, width: int, gamma: float, generator: Generator) -> Tensor:
     """(tokens, width) what is added to an encoded caption: normal with a spread of gamma / sqrt(width)."""
-    return torch.randn(tokens, width, generator=generator) * (gamma / width**0.5)
+    return torch.randn(tokens, width, generator=generator) * (gamma / math.sqrt(width))
