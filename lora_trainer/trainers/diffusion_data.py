@@ -25,7 +25,6 @@ from lora_trainer.data.subsets import Subset
 from lora_trainer.data.survey import Sample
 from lora_trainer.draws import draw_key, torch_generator, uniform
 from lora_trainer.losses.noise import multires_noise, offset_direction, offset_noise, perturbed, random_strength
-from lora_trainer.losses.pyramid_noise import pyramid_noise
 from lora_trainer.losses.timesteps import uniform_timestep
 from lora_trainer.trainers.diffusion_text import CaptionTokens
 
@@ -44,7 +43,6 @@ class NoiseSettings:
     multires_discount: float = 0.3
     input_gamma: float = 0.0
     input_gamma_random_strength: bool = False
-    pyramid_discount: float = 0.0
     min_timestep: int = 0
     max_timestep: int = 1000
 
@@ -156,8 +154,6 @@ def noise_row(settings: NoiseSettings, seed: int, step: int, position: int, shap
         noise = multires_noise(
             noise, settings.multires_iterations, settings.multires_discount, torch_generator(*key, "multires")
         )
-    if settings.pyramid_discount:
-        noise = pyramid_noise(noise, settings.pyramid_discount, torch_generator(*key, "pyramid"))
     row["noise"] = noise
     if settings.input_gamma:
         gamma = settings.input_gamma

@@ -264,3 +264,32 @@ def test_a_data_set_file_is_held_against_the_caches(write_preset: WritePreset, p
         f"{where}: random_crop",
         f"{where}: shuffle_caption",
     ]
+
+
+def test_a_loader_process_changes_nothing(
+    write_preset: WritePreset, train: Train, out: Path, photos: Path, regularisation: Path, tmp_path: Path
+) -> None:
+    folder = next(path for path in sorted(photos.iterdir()) if path.is_dir())
+    described = tmp_path / "sets.toml"
+    described.write_text(
+        f"""
+        [[datasets]]
+        resolution = 96
+          [[datasets.subsets]]
+          image_dir = '{folder.as_posix()}'
+          random_crop = true
+          color_aug = true
+          flip_aug = true
+          [[datasets.subsets]]
+          image_dir = '{(regularisation / "1_cat").as_posix()}'
+          is_reg = true
+        """,
+        encoding="utf-8",
+    )
+    Image.new("RGBA", (96, 70), (9, 90, 200, 128)).save(folder / "veil.png")
+    keys = {"cache_latents": False, "masked_loss": True, "prior_loss_weight": 0.5, "max_train_steps": 4}
+    preset = write_preset("sd15", train_data_dir="", dataset_config=str(described), **keys)
+    assert train(preset) == 0
+    alone = (out / "tiny.safetensors").read_bytes()
+    assert train(preset, "--restart", "--set", "max_data_loader_n_workers=1") == 0
+    assert (out / "tiny.safetensors").read_bytes() == alone
