@@ -14,6 +14,7 @@ import pytest
 from lora_trainer.__main__ import parser
 from lora_trainer.config.setting import keys_of
 from lora_trainer.config.trainers import TRAINERS
+from lora_trainer.data.dataset_config import NOT_HERE, OF_ALL, WITHOUT_EFFECT
 from lora_trainer.engine.schedules import SCHEDULES
 from tools import make_tiny_model
 
@@ -27,6 +28,10 @@ FORMER = {old for key in KEYS.values() for old in key.setting.old_names}
 NO_KEYS = {  # other words with an underscore that docs/lora.md has in code type
     "sshs_model_hash", "sshs_legacy_hash", "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "v_pred",
     "scaling_factor", "relative_step", "weight_decay", "negative_prompt", "sample_steps", *SCHEDULES,
+    # tensors of LoRA files, and keys of LyCORIS preset files
+    "lora_down", "lora_up", "lora_mid", "hada_w1_a", "hada_w2_b", "lokr_w1", "lokr_w2", "oft_blocks", "on_input",
+    "dora_scale", "diff_b", "w_norm", "b_norm", "unet_target_module", "module_algo_map", "reverse_linear",
+    *OF_ALL, *WITHOUT_EFFECT, *NOT_HERE,
 }  # fmt: skip
 
 
