@@ -78,7 +78,10 @@ ALL_TAGS_STAY = (
             ],
         ),
         ({"v2": True, "sdxl": True}, ["6:9 v2: a model is either SD 2.x or SDXL; turn v2 or sdxl off"]),
-        ({"min_timestep": 501, "max_timestep": 500}, ["6:19 min_timestep: 501 must not be more than max_timestep, 500"]),
+        (
+            {"min_timestep": 501, "max_timestep": 500},
+            ["6:19 min_timestep: 501 must not be more than max_timestep, 500"],
+        ),
         ({"max_timestep": 1001}, ["6:19 max_timestep: found 1001; write a whole number from 1 to 1000"]),
         (
             {"adaptive_noise_scale": 0.1},
