@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is."""
+    """How long a run is. `epoch_ends` are the steps done when each epoch ends, where epochs differ in length."""
 
     total_steps: int
     steps_per_epoch: int
+    epoch_ends: tuple[int, ...] = ()
 
     def epoch(self, done: int) -> int:
         """The epoch in which the step before `done` lies, counted from 1."""
+        if self.epoch_ends:
+            return bisect.bisect_left(self.epoch_ends, max(1, done)) + 1
         return max(0, done - 1) // self.steps_per_epoch + 1
 
     @property
@@ -22,6 +26,8 @@ class Length:
         return self.epoch(self.total_steps)
 
     def ends_epoch(self, done: int) -> bool:
+        if self.epoch_ends:
+            return done in self.epoch_ends
         return done > 0 and done % self.steps_per_epoch == 0
 
 
