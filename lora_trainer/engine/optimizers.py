@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import importlib.util
@@ -216,7 +217,8 @@ def _build(name: str, groups: Groups, options: Mapping[str, Any]) -> torch.optim
         values = {**kind.defaults, **options}
         if "betas" in values:  # PyTorch takes floats or nothing: JSON's `0, 0.99` mixes an int in
             values["betas"] = tuple(float(beta) for beta in values["betas"])
-        return kind.build(found, groups, values)
+        with contextlib.redirect_stdout(None):  # some print a line about their options
+            return kind.build(found, groups, values)
     except BUILD_ERRORS as error:
         raise Refusal(f'the optimizer "{name}" does not accept {dict(options)}: {error}') from error
 
