@@ -1,0 +1,82 @@
+"""What is wrong with optimizers and files is said before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_trainer.config import reader
+from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.config.finetune_rules import FINETUNE_RULES
+from lora_trainer.config.finetune_sections import unfold_everydream
+from lora_trainer.config.reader import Loaded, load_preset
+from lora_trainer.config.trainers import TRAINERS, Trainer
+from lora_trainer.errors import Refusal
+from lora_trainer.trainers.finetune_checks import base_model_path, finetune_problems, prompt_file
+
+FINETUNE = Trainer(FinetunePreset, FINETUNE_RULES, unfold=unfold_everydream)
+
+Load = Callable[..., Loaded]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    monkeypatch.setattr(reader, "TRAINERS", {**TRAINERS, "finetune": FINETUNE})
+
+    def read(**keys: Any) -> Loaded:
+        path = tmp_path / "preset.json"
+        required = {"trainer": "finetune", "resume_ckpt": "base", "data_root": "input", "optimizer": "AdamW"}
+        path.write_text(json.dumps({**required, **keys}, indent=1), encoding="utf-8")
+        return load_preset(path)
+
+    return read
+
+
+def preset(**keys: Any) -> FinetunePreset:
+    return FinetunePreset(**{"resume_ckpt": "base", "data_root": "input", **keys})
+
+
+def test_options_that_an_optimizer_does_not_have_are_refused_where_they_stand(load: Load, tmp_path: Path) -> None:
+    assert finetune_problems(load(optimizer_args="weight_decay=0.1")) == []
+    (found,) = finetune_problems(load(optimizer_args="weigt_decay=0.1"))
+    assert found.startswith(f"{tmp_path / 'preset.json'}:6:20 optimizer_args: ")
+    assert "does not accept weigt_decay" in found
+    (found,) = finetune_problems(load(text_encoder_optimizer="Lion", text_encoder_optimizer_args="eps=1"))
+    assert "text_encoder_optimizer_args: " in found
+    assert "Lion" in found
+    (found,) = finetune_problems(load(optimizer="torch.optim.Nothing"))
+    assert "optimizer: " in found
+    assert finetune_problems(load(text_encoder_optimizer="no.Such", disable_textenc_training=True)) == []
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "dadapt_sgd", "prodigy", "adafactor", "sgd"])
+def test_every_optimizer_takes_what_an_optimizer_json_always_has(load: Load, tmp_path: Path, name: str) -> None:
+    base = {"optimizer": name, "betas": [0.9, 0.999], "epsilon": 1e-8, "weight_decay": 0.01}
+    (tmp_path / "optimizer.json").write_text(json.dumps({"base": base}), encoding="utf-8")
+    assert finetune_problems(load(optimizer="", optimizer_config="optimizer.json")) == []
+
+
+def test_the_base_model_is_named_or_found(tmp_path: Path) -> None:
+    assert base_model_path(preset(resume_ckpt="some/model.ckpt")) == Path("some/model.ckpt")
+    for number, name in enumerate(("old", "new", "mine")):
+        index = tmp_path / name / "ckpts" / "x" / "model_index.json"
+        index.parent.mkdir(parents=True)
+        index.write_text("{}", encoding="utf-8")
+        os.utime(index, (number, number))
+    mine = preset(resume_ckpt="findlast", logdir=str(tmp_path), output_dir=str(tmp_path / "mine"))
+    assert base_model_path(mine) == tmp_path / "new" / "ckpts" / "x"
+
+
+def test_previews_come_from_the_file(tmp_path: Path) -> None:
+    assert prompt_file(preset(), 1).prompts == ()
+    file = tmp_path / "p.txt"
+    file.write_text("a cat\n", encoding="utf-8")
+    found = prompt_file(preset(sample_prompts=str(file), resolution=640), 7).prompts
+    assert [(each.text, each.width_px, each.seed) for each in found] == [("a cat", 640, 7)] * 3
+    with pytest.raises(Refusal, match=r"no\.txt: there is no such file; put it beside the preset"):
+        prompt_file(preset(sample_prompts="no.txt"), 1)
