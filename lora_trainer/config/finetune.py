@@ -16,6 +16,7 @@ from lora_trainer.config.finetune_saving import Samples, Saving, Validation
 UNET_RATE, TEXT_ENCODER_RATE = 1e-6, 5e-7
 ADAPTIVE_RATE = 1.0
 RATE_EXPONENT = 0.55  # of scale_lr
+SAME = "same"  # as for the UNet
 MINUTES_BETWEEN_MODELS = 20.0
 ATTENTION = {"sdp": "sdpa", "slice": "sdpa", "xformers": "xformers"}
 
@@ -69,12 +70,12 @@ class FinetunePreset(
         return float(self.ckpt_every_n_minutes) if self.ckpt_every_n_minutes >= 1 else 0.0
 
     @property
-    def optimizer_name(self) -> str:
-        return self.optimizer or "AdamW8bit"
+    def text_encoder_optimizer_name(self) -> str:
+        return self.optimizer if self.text_encoder_optimizer == SAME else self.text_encoder_optimizer
 
     @property
-    def text_encoder_optimizer_name(self) -> str:
-        return self.text_encoder_optimizer or self.optimizer_name
+    def text_encoder_scheduler(self) -> str:
+        return self.lr_scheduler if self.text_encoder_lr_scheduler == SAME else self.text_encoder_lr_scheduler
 
     @property
     def optimizer_options(self) -> dict[str, object]:
@@ -84,14 +85,14 @@ class FinetunePreset(
     @property
     def text_encoder_optimizer_options(self) -> dict[str, object]:
         """The text encoder's own over those of the UNet, unless it has another optimizer: that has others."""
-        shared = self.optimizer_options if self.text_encoder_optimizer_name == self.optimizer_name else {}
+        shared = self.optimizer_options if self.text_encoder_optimizer_name == self.optimizer else {}
         return {**shared, **parse_arguments(self.text_encoder_optimizer_args)}
 
     def unet_rate(self, pictures_per_step: int) -> float | None:
         """The highest learning rate of the UNet, 1.0 under an adaptive optimizer; None where it is not trained."""
         if not self.trains_unet:
             return None
-        if finds_its_own_rate(self.optimizer_name, self.optimizer_options):
+        if finds_its_own_rate(self.optimizer, self.optimizer_options):
             return ADAPTIVE_RATE
         return (self.lr or UNET_RATE) * self._rate_factor(pictures_per_step)
 

@@ -73,7 +73,10 @@ class FromFiles:
         "",
         "A JSON file of optimizer settings: base, text_encoder_overrides and text_encoder_freezing. What the preset "
         "itself says comes before it.",
+        may_change=True,
     )
     validation_config: PathText = setting(
-        "", "A JSON file of the keys that are listed under validation; every_n_epochs, seed and batch_size get a val_."
+        "",
+        "A JSON file of the keys that are listed under validation; every_n_epochs, seed and batch_size get a val_.",
+        may_change=True,
     )

@@ -11,14 +11,22 @@ from lora_trainer.config.kinds import AnyCase, Arguments, Count, NotNegative, Sw
 from lora_trainer.config.setting import setting
 
 Scheduler = Annotated[Literal["constant", "linear", "cosine", "polynomial"], AnyCase()]
-TextScheduler = Annotated[Literal["", "constant", "linear", "cosine", "polynomial"], AnyCase()]
+TextScheduler = Annotated[Literal["same", "constant", "linear", "cosine", "polynomial"], AnyCase()]
 WarmUp = Annotated[Whole, Ge(-1)]
 
 FORMER_OPTIMIZERS = {"dadapt_adam": "DAdaptAdam", "dadapt_lion": "DAdaptLion", "dadapt_sgd": "DAdaptSGD"}
 
 OptimizerName = Annotated[
     Literal[
-        "", "AdamW8bit", "AdamW", "Lion", "Lion8bit", "Adafactor", "Prodigy",
+        "AdamW8bit", "AdamW", "Lion", "Lion8bit", "Adafactor", "Prodigy",
+        "DAdaptAdam", "DAdaptLion", "DAdaptSGD", "Adan", "PagedAdamW", "PagedAdamW8bit", "PagedLion8bit",
+        "SGD", "SGDNesterov", "SGDNesterov8bit", "AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree",
+    ],
+    AnyCase(or_class=True),
+]  # fmt: skip
+TextOptimizerName = Annotated[
+    Literal[
+        "same", "AdamW8bit", "AdamW", "Lion", "Lion8bit", "Adafactor", "Prodigy",
         "DAdaptAdam", "DAdaptLion", "DAdaptSGD", "Adan", "PagedAdamW", "PagedAdamW8bit", "PagedLion8bit",
         "SGD", "SGDNesterov", "SGDNesterov8bit", "AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree",
     ],
@@ -79,11 +87,13 @@ class TextEncoderTraining:
     """What is different for the text encoder; what is not set is as for the UNet."""
 
     text_encoder_lr: NotNegative = setting(0.0, "The learning rate of the text encoder; 0 is lr.")
-    text_encoder_lr_scheduler: TextScheduler = setting("", "The schedule of the text encoder.")
+    text_encoder_lr_scheduler: TextScheduler = setting(
+        "same", "The schedule of the text encoder; same is lr_scheduler."
+    )
     text_encoder_lr_warmup_steps: WarmUp = setting(-1, "The warm-up of the text encoder; -1 is not set.")
     text_encoder_lr_decay_steps: Count = setting(0, "The decay of the text encoder; 0 is not set.")
-    text_encoder_optimizer: OptimizerName = setting(
-        "", "The optimizer of the text encoder.", old_values=FORMER_OPTIMIZERS
+    text_encoder_optimizer: TextOptimizerName = setting(
+        "same", "The optimizer of the text encoder; same is optimizer.", old_values=FORMER_OPTIMIZERS
     )
     text_encoder_optimizer_args: Arguments = setting(
         (), "The options of the text encoder's optimizer, in place of those in optimizer_args that have the same name."

@@ -15,8 +15,8 @@ Findings = Iterator[Finding]
 
 HIGH_DROPOUT = 0.26
 OF_THE_TEXT_ENCODER = (
-    ("text_encoder_lr", 0), ("text_encoder_lr_scheduler", ""), ("text_encoder_lr_warmup_steps", -1),
-    ("text_encoder_lr_decay_steps", 0), ("text_encoder_optimizer", ""), ("text_encoder_optimizer_args", ()),
+    ("text_encoder_lr", 0), ("text_encoder_lr_scheduler", "same"), ("text_encoder_lr_warmup_steps", -1),
+    ("text_encoder_lr_decay_steps", 0), ("text_encoder_optimizer", "same"), ("text_encoder_optimizer_args", ()),
     ("unfreeze_last_n_layers", 0), ("freeze_embeddings", False), ("freeze_final_layer_norm", False),
 )  # fmt: skip
 
@@ -59,10 +59,10 @@ def rates(preset: FinetunePreset) -> Findings:
 
 def schedule(preset: FinetunePreset) -> Findings:
     constant = preset.lr_scheduler == "constant"
-    if constant and (preset.disable_textenc_training or preset.text_encoder_lr_scheduler in ("", "constant")):
+    if constant and (preset.disable_textenc_training or preset.text_encoder_scheduler == "constant"):
         yield from _idle(preset, "the rate is constant", "lr_decay_steps")
         yield from _idle(preset, "the rate is constant", "lr_warmup_steps", calm=-1)
-    if (preset.text_encoder_lr_scheduler or preset.lr_scheduler) == "constant":
+    if preset.text_encoder_scheduler == "constant":
         yield from _idle(preset, "the rate of the text encoder is constant", "text_encoder_lr_decay_steps")
         yield from _idle(preset, "the rate of the text encoder is constant", "text_encoder_lr_warmup_steps", calm=-1)
     for prefix in ("", "text_encoder_"):

@@ -115,14 +115,16 @@ class Validation:
     auto_split_proportion: Share = setting(
         0.15, "automatic: the share of the pictures that is taken out, at least one picture."
     )
-    manual_data_root: PathText = setting("", "manual: the folder of the pictures.")
+    manual_data_root: PathText = setting("", "manual: the folder of the pictures.", may_change=True)
     extra_manual_datasets: NamedPaths = setting(
-        (), "More folders to measure on, each with the name under which its loss is recorded."
+        (), "More folders to measure on, each with the name under which its loss is recorded.", may_change=True
     )
     stabilize_training_loss: Switch = setting(
-        False, "Measure some of the trained pictures too, always with the same noise."
+        False, "Measure some of the trained pictures too, always with the same noise.", may_change=True
     )
-    stabilize_split_proportion: Share = setting(0.15, "stabilize_training_loss: the share of the trained pictures.")
+    stabilize_split_proportion: Share = setting(
+        0.15, "stabilize_training_loss: the share of the trained pictures.", may_change=True
+    )
     val_every_n_epochs: Annotated[Number, Gt(0)] = setting(
         1.0, "Epochs between measurements; 0.5 is twice in each epoch.", may_change=True
     )

@@ -68,13 +68,14 @@ def unfold_everydream(written: Mapping[str, Entry]) -> dict[str, Entry]:
 
 def _name_the_run(flat: dict[str, Entry]) -> None:
     logdir, project = flat.get("logdir"), flat.get("project_name")
-    name = project.value if project is not None and _is_given(project) and _is_file_name(project.value) else "myproj"
-    root = logdir.value if logdir is not None and _is_given(logdir) and isinstance(logdir.value, str) else "logs"
+    name = _as_text(project)
+    name = name if _is_file_name(name) else "myproj"
+    root = _as_text(logdir) or "logs"
     source = project if project is not None and _is_given(project) else logdir
     if source is None or not _is_given(source):
         return
     if not _is_given(flat.get("output_dir")):
-        flat["output_dir"] = replace(source, key="output_dir", value=f"{str(root).rstrip('/')}/{name}", text=None)
+        flat["output_dir"] = replace(source, key="output_dir", value=f"{root.rstrip('/')}/{name}", text=None)
     if not _is_given(flat.get("output_name")):
         flat["output_name"] = replace(source, key="output_name", value=name, text=None)
 
@@ -209,6 +210,13 @@ def _beside(entry: Entry, path: str) -> Path:
     return folder / path
 
 
+def _as_text(entry: Entry | None) -> str:
+    """What is written, of an override even where it looks like a number; nothing where it is not set."""
+    if entry is None or entry.is_blank:
+        return ""
+    return entry.value if isinstance(entry.value, str) else entry.text or ""
+
+
 def _is_given(entry: Entry | None) -> bool:
     return entry is not None and not entry.is_blank
 
@@ -217,7 +225,9 @@ def _is_on(entry: Entry | None) -> bool:
     return entry is not None and str(entry.value).strip().casefold() in ("true", "1")
 
 
-def _is_file_name(value: object) -> bool:
+def _is_file_name(value: str) -> bool:
+    if not value:
+        return False
     try:
         TypeAdapter(FileName).validate_python(value)
     except ValidationError:

@@ -18,9 +18,9 @@ def finetune_problems(loaded: Loaded) -> list[str]:
     """Every wrong optimizer or option of one, each with its place in the file."""
     preset = loaded.preset
     assert isinstance(preset, FinetunePreset)
-    asked = []
-    if preset.trains_unet or preset.text_encoder_optimizer_name == preset.optimizer_name:
-        asked.append(("", preset.optimizer_name, preset.optimizer_options))
+    asked: list[tuple[str, str, dict[str, object]]] = []
+    if preset.trains_unet or preset.text_encoder_optimizer_name == preset.optimizer:
+        asked.append(("", preset.optimizer, preset.optimizer_options))
     if preset.trains_text_encoder:
         asked.append(("text_encoder_", preset.text_encoder_optimizer_name, preset.text_encoder_optimizer_options))
     found: list[str] = []

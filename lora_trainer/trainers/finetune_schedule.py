@@ -31,7 +31,7 @@ def finetune_rates_of(preset: FinetunePreset, total_steps: int, pictures_per_ste
     unet, text = preset.unet_rate(pictures_per_step), preset.text_encoder_rate(pictures_per_step)
     warmup, decay = preset.lr_warmup_steps, preset.lr_decay_steps
     own_warmup, own_decay = preset.text_encoder_lr_warmup_steps, preset.text_encoder_lr_decay_steps
-    name = preset.text_encoder_lr_scheduler or preset.lr_scheduler
+    name = preset.text_encoder_scheduler
     return FinetuneRates(
         None if unet is None else rate_curve(preset.lr_scheduler, unet, total_steps, warmup, decay),
         None

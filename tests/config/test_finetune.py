@@ -83,7 +83,7 @@ def test_a_train_json_loads_unchanged_and_is_known_without_the_key_trainer(load:
     assert (preset.trainer, preset.output_dir, preset.output_name) == ("finetune", "logs/project_abc", "project_abc")
     assert preset.data_root == "X:\\my_project_data\\project_abc"
     assert (preset.batch_size, preset.max_epochs, preset.log_every, preset.seed) == (10, 30, 25, 555)
-    assert preset.optimizer_name == "AdamW8bit"
+    assert preset.optimizer == "AdamW8bit"
     assert preset.attention == "sdpa"
     assert (preset.ema_update_interval, preset.lr_warmup_steps, preset.min_snr_gamma) == (500, -1, 0)
     assert loaded.inert == {}
@@ -102,10 +102,10 @@ def test_what_a_preset_does_not_say_is_as_in_the_program(load: Load) -> None:
 def test_other_names_mean_the_same(load: Load) -> None:
     loaded = load(log_every=3, disable_xformers=False, useadam8bit=False, wandb=True, run_name="one", seed=-1)
     preset = preset_of(loaded)
-    assert (preset.log_every, preset.attn_type, preset.optimizer_name) == (3, "xformers", "AdamW")
+    assert (preset.log_every, preset.attn_type, preset.optimizer) == (3, "xformers", "AdamW")
     assert (preset.log_with, preset.wandb_run_name, preset.seed) == ("wandb", "one", 0)
     assert preset_of(load(amp=False)).number_format == "no"
-    assert preset_of(load(optimizer="dadapt_lion")).optimizer_name == "DAdaptLion"
+    assert preset_of(load(optimizer="dadapt_lion")).optimizer == "DAdaptLion"
 
 
 def test_optimizer_json_is_read_beside_the_preset(load: Load, tmp_path: Path) -> None:
@@ -192,6 +192,7 @@ def test_the_run_folder_is_logdir_and_project_name_unless_it_is_given(load: Load
         "project_name": "output_dir and output_name are given",
     }
     assert load("output_dir=x").preset.output_dir == "x"
+    assert load("project_name=2024").preset.output_name == "2024"
     (found,) = problems(load, project_name="a/b")
     assert "project_name: found" in found
 
