@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lora_trainer.atomic import write_bytes
+from lora_trainer.atomic import staged_file
 from lora_trainer.models.base_configs import (
     CONFIGS_KEY,
     Configs,
@@ -17,13 +18,16 @@ from lora_trainer.models.base_configs import (
     published_configs,
 )
 from lora_trainer.models.checkpoint import Prediction
+from lora_trainer.models.clip_keys import TEXT_MODEL
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, State, to_ldm
-from lora_trainer.models.safetensors_bytes import safetensors_bytes
+from lora_trainer.models.ldm_keys import UNET_PREFIX
+from lora_trainer.models.tensor_files import TensorFile, open_tensors, write_tensor_file
 
 if TYPE_CHECKING:
     from lora_trainer.models.base_model import BaseModel
 
 SAFETENSORS, CKPT = ".safetensors", ".ckpt"
+EMA = "model_ema."
 
 _ARCHITECTURES: dict[tuple[Kind, Prediction], str] = {
     ("sd15", "epsilon"): "stable-diffusion-v1",
@@ -42,22 +46,23 @@ _SIZES = (  # what differs between a model and the published one of its kind whe
 )
 
 
-def base_tensors(base: BaseModel, dtype: torch.dtype) -> State:
-    """All tensors of the checkpoint on the CPU, contiguous and cast.
+def live_tensors(base: BaseModel) -> State:
+    """All tensors of the checkpoint, as they are in the models.
 
     An SDXL model that predicts v carries the empty tensors `v_pred` and `ztsnr`, by which ComfyUI knows it.
     """
     models: dict[str, Any] = {"unet": base.unet, "vae": base.vae}
     models |= {part.name: model for part, model in zip(TEXT_PARTS[base.kind], base.text_encoders, strict=True)}
-    parts = {
-        part: {name: tensor.to("cpu", dtype) for name, tensor in model.state_dict().items()}
-        for part, model in models.items()
-    }
-    tensors = {name: tensor.contiguous() for name, tensor in to_ldm(base.kind, base.configs, parts).items()}
+    tensors = to_ldm(base.kind, base.configs, {part: model.state_dict() for part, model in models.items()})
     if base.kind == "sdxl" and base.prediction == "v_prediction":
         marks = ["v_pred", "ztsnr"] if base.zero_terminal_snr else ["v_pred"]
         tensors |= {mark: torch.empty(0) for mark in marks}
     return tensors
+
+
+def base_tensors(base: BaseModel, dtype: torch.dtype) -> State:
+    """All tensors of the checkpoint on the CPU, contiguous and cast."""
+    return {name: _cast(tensor, dtype) for name, tensor in live_tensors(base).items()}
 
 
 def base_metadata(base: BaseModel) -> dict[str, str]:
@@ -71,15 +76,55 @@ def base_metadata(base: BaseModel) -> dict[str, str]:
     return metadata
 
 
-def write_base_file(path: Path, base: BaseModel, dtype: torch.dtype) -> None:
-    """Write .safetensors (the same model gives the same bytes) or .ckpt, by the path's suffix."""
-    tensors, metadata = base_tensors(base, dtype), base_metadata(base)
-    if path.suffix == CKPT:
-        buffer = io.BytesIO()
-        torch.save({"state_dict": tensors, **metadata}, buffer)
-        write_bytes(path, buffer.getvalue())
-    else:
-        write_bytes(path, safetensors_bytes(tensors, metadata))
+def write_base_file(path: Path, base: BaseModel, dtype: torch.dtype, source: Path | None = None) -> None:
+    """Write .safetensors (the same model gives the same bytes) or .ckpt, by the path's suffix.
+
+    The tensors are cast and written one by one, so that no second copy of the model is in memory. With a `source`, a
+    single file, the result has its names: see `like_source`.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_tensors(source)) if source is not None else None
+        tensors = live_tensors(base)
+        if file is not None:
+            tensors = like_source(tensors, file)
+        metadata = base_metadata(base)
+        if path.suffix == CKPT:
+            with staged_file(path) as staged:
+                torch.save({"state_dict": {name: _cast(t, dtype) for name, t in tensors.items()}, **metadata}, staged)
+            return
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        dtypes = {name: dtype if tensor.is_floating_point() else tensor.dtype for name, tensor in tensors.items()}
+        write_tensor_file(path, shapes, dtypes, lambda name: _cast(tensors[name], dtype), metadata)
+
+
+def like_source(tensors: State, source: TensorFile) -> State:
+    """The tensors under the names of the file that the model came from, with what else stands in it.
+
+    Text encoders are spelt as there. A moving average of the UNet (`model_ema.`) is given the UNet's own weights, since
+    the old one belongs to others; noise schedules, position numbers and marks are taken over.
+    """
+    spelt = {name: _spelling(name, source.shapes) for name in tensors}
+    found = {spelt[name]: tensor for name, tensor in tensors.items()}
+    averaged = {f"{EMA}{_flat(name)}": t for name, t in tensors.items() if name.startswith(UNET_PREFIX)}
+    for name in source.shapes:
+        if name not in found:
+            found[name] = averaged[name] if name in averaged else source.read(name)
+    return found
+
+
+def _spelling(name: str, known: Container[str]) -> str:
+    """Checkpoints from before 2023 have text encoders without the level `text_model`."""
+    older = name.replace(TEXT_MODEL, "", 1)
+    return older if name not in known and older in known else name
+
+
+def _flat(name: str) -> str:
+    """How the original trainer names an average: `diffusion_modelinput_blocks00weight`."""
+    return name.removeprefix("model.").replace(".", "")
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
 
 
 def _has_published_sizes(kind: Kind, configs: Configs) -> bool:

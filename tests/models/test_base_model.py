@@ -252,3 +252,46 @@ def test_metadata_of_a_file(tiny_path: TinyPath) -> None:
     assert json.loads(metadata[CONFIGS_KEY])["kind"] == "sd21"
     shapes = read_header(tiny_path("sdxl-v", ".safetensors")).shapes
     assert (shapes["v_pred"], shapes["ztsnr"]) == ((0,), (0,))
+
+
+# ------------------------------------------------------------------------------------- written as the file it came from
+
+
+def test_a_written_file_has_the_names_of_the_file_it_came_from(tmp_path: Path, tiny_path: TinyPath) -> None:
+    source = tiny_path("sd15", ".safetensors")
+    text, average = "cond_stage_model.transformer.", "model_ema.diffusion_modelinput_blocks00weight"
+    old = {name.replace(f"{text}text_model.", text): tensor for name, tensor in load_file(source).items()}
+    old |= {
+        f"{text}embeddings.position_ids": torch.arange(77)[None],
+        average: torch.zeros_like(old["model.diffusion_model.input_blocks.0.0.weight"]),
+        "model_ema.decay": torch.tensor(0.9999),
+        "alphas_cumprod": torch.rand(1000),
+    }
+    path, written = tmp_path / "old.safetensors", tmp_path / "größe.safetensors"
+    path.write_bytes(safetensors_bytes(old, read_header(source).metadata))
+    base = _load(path, torch.float32)
+    with torch.no_grad():
+        weight = base.unet.conv_in.weight
+        weight.copy_((weight + 1).half())
+    write_base_file(written, base, torch.float16, path)
+    found = load_file(written)
+    assert {name: tensor.shape for name, tensor in found.items()} == {name: tensor.shape for name, tensor in old.items()}
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    assert torch.equal(found[first], old[first] + 1)
+    assert torch.equal(found[average], found[first])
+    assert found[f"{text}embeddings.position_ids"].dtype == torch.int64
+    assert torch.equal(found["alphas_cumprod"], old["alphas_cumprod"].half())
+    same = [name for name in old if name not in (first, average) and not name.startswith("model_ema")]
+    assert all(torch.equal(found[name], old[name].to(found[name].dtype)) for name in same)
+    _assert_equal(_load(written, torch.float32), base)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+@pytest.mark.parametrize("kind", ["sd15", "sd21-v", "sdxl-v"])
+def test_a_file_written_again_is_the_same_model(kind: str, suffix: str, tmp_path: Path, tiny_path: TinyPath) -> None:
+    source, written = tiny_path(kind, ".safetensors"), tmp_path / f"again{suffix}"
+    base = _load(source)
+    write_base_file(written, base, torch.float16, source)
+    _assert_equal(_load(written), base)
+    if suffix == ".safetensors":
+        assert read_header(written).shapes == read_header(source).shapes
