@@ -102,7 +102,8 @@ class FinetunePreset(
             return None
         if finds_its_own_rate(self.text_encoder_optimizer_name, self.text_encoder_optimizer_options):
             return ADAPTIVE_RATE
-        return (self.text_encoder_lr or self.lr or TEXT_ENCODER_RATE) * self._rate_factor(pictures_per_step)
+        rate = self.text_encoder_lr or (self.lr or TEXT_ENCODER_RATE) * self.text_encoder_lr_scale
+        return rate * self._rate_factor(pictures_per_step)
 
     def _rate_factor(self, pictures_per_step: int) -> float:
         return float(pictures_per_step**RATE_EXPONENT) if self.scale_lr else 1.0

@@ -87,6 +87,9 @@ class TextEncoderTraining:
     """What is different for the text encoder; what is not set is as for the UNet."""
 
     text_encoder_lr: NotNegative = setting(0.0, "The learning rate of the text encoder; 0 is lr.")
+    text_encoder_lr_scale: NotNegative = setting(
+        1.0, "Without text_encoder_lr, the text encoder's rate is lr times this."
+    )
     text_encoder_lr_scheduler: TextScheduler = setting(
         "same", "The schedule of the text encoder; same is lr_scheduler."
     )

@@ -15,7 +15,8 @@ Findings = Iterator[Finding]
 
 HIGH_DROPOUT = 0.26
 OF_THE_TEXT_ENCODER = (
-    ("text_encoder_lr", 0), ("text_encoder_lr_scheduler", "same"), ("text_encoder_lr_warmup_steps", -1),
+    ("text_encoder_lr", 0), ("text_encoder_lr_scale", 1), ("text_encoder_lr_scheduler", "same"),
+    ("text_encoder_lr_warmup_steps", -1),
     ("text_encoder_lr_decay_steps", 0), ("text_encoder_optimizer", "same"), ("text_encoder_optimizer_args", ()),
     ("unfreeze_last_n_layers", 0), ("freeze_embeddings", False), ("freeze_final_layer_norm", False),
 )  # fmt: skip
@@ -49,6 +50,10 @@ def precision(preset: FinetunePreset) -> Findings:
 def rates(preset: FinetunePreset) -> Findings:
     if preset.disable_unet_training and preset.lr and preset.text_encoder_lr:
         yield inert("text_encoder_lr is set, and the UNet is not trained", "lr")
+    if preset.text_encoder_lr:
+        yield from _idle(preset, "text_encoder_lr is set", "text_encoder_lr_scale", calm=1)
+    elif preset.text_encoder_lr_scale == 0:
+        yield error("0 would train nothing; set disable_textenc_training instead", "text_encoder_lr_scale")
     given = (("lr", preset.trains_unet and preset.unet_rate(1)), (
         "text_encoder_lr", preset.trains_text_encoder and preset.text_encoder_rate(1)))  # fmt: skip
     for key, rate in given:

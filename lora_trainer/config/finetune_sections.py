@@ -19,8 +19,9 @@ from lora_trainer.config.problems import PresetError, shown
 from lora_trainer.errors import Refusal
 
 OPTIMIZER_FILE, VALIDATION_FILE = "optimizer_config", "validation_config"
-COMMENTS = ("doc", "_doc", "_comment", "comment")
+COMMENTS = ("doc", "documentation", "comment", "_doc", "_comment")
 SAME_WORDS = ("optimizer", "lr", "lr_scheduler", "lr_decay_steps", "lr_warmup_steps")  # of `base` and of the overrides
+TEXT_SCALE = "text_encoder_lr_scale"
 FREEZING = ("unfreeze_last_n_layers", "freeze_embeddings", "freeze_final_layer_norm")
 ROOT = ("apply_grad_scaler_step_tweaks", "log_grad_norm")
 VALIDATION = {
@@ -95,17 +96,21 @@ def _read_optimizer(flat: dict[str, Entry], named: Entry) -> None:
     """`base` for the UNet, `text_encoder_overrides` for the text encoder; null is not set."""
     content = _content(named)
     found = dict(_members(content))
+    flat_file = "base" not in found and any(key in found for key in SAME_WORDS)  # as the file was until 2023
     base, text = (dict(_members(found.pop(name, None))) for name in ("base", "text_encoder_overrides"))
     freezing = dict(_members(found.pop("text_encoder_freezing", None)))
     new = {key: entry for key in ROOT if (entry := found.pop(key, None)) is not None}
     new |= {key: entry for key in FREEZING if (entry := freezing.pop(key, None)) is not None}
+    if flat_file:
+        base, found = found, {}
+    if (scale := base.pop(TEXT_SCALE, None)) is not None:
+        new[TEXT_SCALE] = scale
     notes = _rates_of_the_preset(flat, base, text)
     for section, prefix in ((base, ""), (text, "text_encoder_")):
         new |= {prefix + key: entry for key in SAME_WORDS if (entry := section.pop(key, None)) is not None}
     for section, prefix, name in ((base, "", "optimizer"), (text, "text_encoder_", "text_encoder_optimizer")):
-        chosen = next(
-            (each[key] for each in (flat, new) for key in (name, "optimizer") if _is_given(each.get(key))), None
-        )
+        named_first = (each.get(key) for key in (name, "optimizer") for each in (flat, new))
+        chosen = next((entry for entry in named_first if _is_given(entry)), None)
         entry, unread = _options(section, chosen)
         if entry is not None:
             new[f"{prefix}optimizer_args"] = replace(entry, key=f"{prefix}optimizer_args")

@@ -122,6 +122,14 @@ def test_optimizer_json_is_read_beside_the_preset(load: Load, tmp_path: Path) ->
     assert not loaded.notes
 
 
+def test_an_older_optimizer_json_has_no_sections(load: Load, tmp_path: Path) -> None:
+    keys = {"optimizer": "adamw", "lr": 2e-6, "text_encoder_lr_scale": 0.5, "betas": [0.9, 0.99], "documentation": {}}
+    (tmp_path / "optimizer.json").write_text(json.dumps(keys), encoding="utf-8")
+    preset = preset_of(load(optimizer_config="optimizer.json"))
+    assert (preset.optimizer, preset.optimizer_options) == ("AdamW", {"betas": (0.9, 0.99)})
+    assert (preset.unet_rate(1), preset.text_encoder_rate(1)) == (2e-6, 1e-6)
+
+
 def test_the_preset_comes_before_its_optimizer_json_and_says_so(load: Load, tmp_path: Path) -> None:
     (tmp_path / "optimizer.json").write_text(json.dumps(dict(OPTIMIZER_JSON)), encoding="utf-8")
     keys = {**TRAIN_JSON, "optimizer_config": "optimizer.json", "lr": 2e-6}
@@ -143,6 +151,17 @@ def test_an_optimizer_gets_the_options_that_it_takes(load: Load, tmp_path: Path)
     file.write_text(json.dumps({"base": base}), encoding="utf-8")
     loaded = load(optimizer_config="optimizer.json")
     assert preset_of(loaded).optimizer_options == {"betas": (0.9, 0.999), "weight_decay": 0.01, "d0": 1e-6}
+    assert "optimizer_config: epsilon of the file: lion has no such option" in loaded.notes
+
+
+def test_the_text_encoders_own_optimizer_decides_about_its_options(load: Load, tmp_path: Path) -> None:
+    text = {"optimizer": "lion", "betas": [0.9, 0.95], "epsilon": 1e-8}
+    (tmp_path / "optimizer.json").write_text(json.dumps({"text_encoder_overrides": text}), encoding="utf-8")
+    loaded = load(optimizer_config="optimizer.json", optimizer="AdamW", optimizer_args="eps=1e-6")
+    preset = preset_of(loaded)
+    assert (preset.optimizer, preset.text_encoder_optimizer_name) == ("AdamW", "Lion")
+    assert preset.optimizer_options == {"eps": 1e-6}
+    assert preset.text_encoder_optimizer_options == {"betas": (0.9, 0.95)}
     assert "optimizer_config: epsilon of the file: lion has no such option" in loaded.notes
 
 

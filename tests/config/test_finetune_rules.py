@@ -48,6 +48,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
             {"lr_scheduler": "cosine", "lr_warmup_steps": 9, "lr_decay_steps": 9},
             "lr_warmup_steps: 9 leaves nothing of the 9 steps of lr_decay_steps",
         ),
+        ({"text_encoder_lr_scale": 0}, "text_encoder_lr_scale: 0 would train nothing"),
         ({"ema_decay_rate": 1}, "ema_decay_rate: 1 would leave the average as it begins"),
         (
             {"rated_dataset": True, "rated_dataset_target_dropout_percent": 0},
@@ -89,6 +90,7 @@ def test_what_cannot_be_is_refused_at_its_place(load: Load, keys: dict[str, Any]
         ({"gpuid": 1, "train_sampler": "ddim", "save_optimizer": True}, {"gpuid", "train_sampler", "save_optimizer"}),
         ({"disable_unet_training": True, "lr": 1e-6, "text_encoder_lr": 1e-6}, {"lr"}),
         ({"log_with": "none", "logging_dir": "x"}, {"logging_dir"}),
+        ({"text_encoder_lr": 1e-6, "text_encoder_lr_scale": 0.5}, {"text_encoder_lr_scale"}),
     ],
 )  # fmt: skip
 def test_a_key_that_does_nothing_is_told(load: Load, keys: dict[str, Any], idle: set[str]) -> None:
