@@ -62,7 +62,7 @@ def unfold_everydream(written: Mapping[str, Entry]) -> dict[str, Entry]:
     prompts = flat.get("sample_prompts")
     if prompts is not None and _is_given(prompts) and isinstance(prompts.value, str):
         beside = _beside(prompts, prompts.value)
-        if beside.is_file():
+        if _is_file(beside):
             flat["sample_prompts"] = replace(prompts, value=str(beside))
     return flat
 
@@ -185,9 +185,9 @@ def _content(named: Entry) -> Entry:
     if not isinstance(named.value, str):
         raise PresetError(named.wrong_value(f"found {shown(named.value)}; write the path of a .json file"))
     path = _beside(named, named.value.strip())
-    if not path.is_file():
+    if not _is_file(path):
         path = Path(named.value.strip())
-    if not path.is_file():
+    if not _is_file(path):
         raise PresetError(
             named.wrong_value(f"{path}: there is no such file; put it beside the preset, or remove the key")
         )
@@ -220,6 +220,13 @@ def _as_text(entry: Entry | None) -> str:
     if entry is None or entry.is_blank:
         return ""
     return entry.value if isinstance(entry.value, str) else entry.text or ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or of signs that no path has
+        return False
 
 
 def _is_given(entry: Entry | None) -> bool:

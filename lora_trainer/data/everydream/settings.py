@@ -117,7 +117,7 @@ def read_settings(values: Mapping[str, Any], place: str, problems: list[str]) ->
         read, legal = KEYS[key]
         try:
             given[key] = read(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             problems.append(f"{place}: {key}: found {value!r}; write {legal}")
     return given
 

@@ -122,6 +122,26 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert found[4].startswith(f"{tmp_path / 'b.txt'}: the caption is not UTF-8 (byte 0xe9 at position 3)")
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("max_caption_length: .inf", "found inf; write a number of characters"),
+        ("rating: 0", "found 0; write a number above 0"),
+        ("multiply: .nan", "found nan; write a number from 0 upwards"),
+        ("shuffle_tags: maybe", "found 'maybe'; write true or false"),
+        ("tags: [{tag: a, wait: 1}]", "write a list of texts or of  tag: text  with a  weight: number"),
+        ("flip_p: yes", "found True; write a number from 0 to 1"),
+        ("batch_id: [a]", "found ['a']; write text"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told(tmp_path: Path, line: str, problem: str) -> None:
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "a.yaml", line)
+    (found,) = refused(tmp_path)
+    assert found.startswith(f"{tmp_path / 'a.yaml'}: {line.split(':')[0]}: ")
+    assert problem in found
+
+
 def test_a_data_root_without_pictures_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "no") == [f"data_root: {tmp_path / 'no'}: the folder of the pictures does not exist"]
     put(tmp_path / "a.txt", "")
