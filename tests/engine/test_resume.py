@@ -110,4 +110,4 @@ def test_a_state_that_is_kept_in_the_step_of_a_validation_knows_its_result(tmp_p
     run(small(measured=(1.0, 2.0, 3.0, 4.0)), tmp_path, validation=measured, save=steps, keep=keep, checkpoint=NEVER)
     found = read_state(tmp_path / "run-step00000006-state")
     assert found is not None
-    assert found.load()["best"]["psnr"] == [2.0, 6]
+    assert found.load()["best"]["found"]["psnr"] == [2.0, 6]
