@@ -74,9 +74,7 @@ class LearningRate:
     loraplus_lr_ratio: NotNegative = setting(
         0.0, "LoRA+: how many times higher the rate of the up weights is; 0 or 1 is off, 16 is usual."
     )
-    loraplus_unet_lr_ratio: NotNegative = setting(
-        0.0, "The same for the UNet only; 0 leaves it to loraplus_lr_ratio."
-    )
+    loraplus_unet_lr_ratio: NotNegative = setting(0.0, "The same for the UNet only; 0 leaves it to loraplus_lr_ratio.")
     loraplus_text_encoder_lr_ratio: NotNegative = setting(
         0.0, "The same for the text encoder only; 0 leaves it to loraplus_lr_ratio."
     )

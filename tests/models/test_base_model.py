@@ -275,7 +275,9 @@ def test_a_written_file_has_the_names_of_the_file_it_came_from(tmp_path: Path, t
         weight.copy_((weight + 1).half())
     write_base_file(written, base, torch.float16, path)
     found = load_file(written)
-    assert {name: tensor.shape for name, tensor in found.items()} == {name: tensor.shape for name, tensor in old.items()}
+    assert {name: tensor.shape for name, tensor in found.items()} == {
+        name: tensor.shape for name, tensor in old.items()
+    }
     first = "model.diffusion_model.input_blocks.0.0.weight"
     assert torch.equal(found[first], old[first] + 1)
     assert torch.equal(found[average], found[first])
