@@ -23,7 +23,8 @@ LYCORIS = (
 WITHOUT_RANK = ("LyCORIS/iA3", "LyCORIS/Native Fine-Tuning")
 FULL_MATRIX = 100_000
 READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # keys, and the only types that read them
-    (("conv_dim", "conv_alpha"), ("Kohya LoCon", *DYLORA, *LYCORIS)),
+    (("conv_dim", "conv_alpha"), ("Kohya LoCon", *DYLORA, *FACTORED, "LyCORIS/GLoRA", *ROTATIONS)),
+    (("block_dims",), (*KOHYA, *DYLORA, *FACTORED, "LyCORIS/GLoRA", *ROTATIONS)),
     (("network_alpha",), (*KOHYA, *DYLORA, *FACTORED, "LyCORIS/GLoRA")),
     (("network_dropout",), (*KOHYA, *FACTORED)),
     (("rank_dropout",), (*KOHYA, *FACTORED, "LyCORIS/Diag-OFT", "LyCORIS/Native Fine-Tuning")),
@@ -41,6 +42,11 @@ READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (  # keys, and th
         (*KOHYA, *DYLORA, "LyCORIS/LoCon"),
     ),
 )
+
+
+def reads(lora_type: str, key: str) -> bool:
+    """Whether a type's layers know the key; keys that every type knows are not in the table."""
+    return all(lora_type in types for keys, types in READ_BY if key in keys)
 
 
 def network(preset: LoraPreset) -> Findings:

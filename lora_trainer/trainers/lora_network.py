@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from lora_trainer.config.lora import LoraPreset
+from lora_trainer.config.lora_network_rules import reads
 from lora_trainer.config.toml_file import read_toml
 from lora_trainer.engine.optimizers import Group
 from lora_trainer.errors import Refusal
@@ -182,7 +183,7 @@ class LoraNetwork:
             return LayerPlan(name, "norm", 0, 0.0)
         options = {theirs: getattr(self.preset, ours) for ours, theirs in KINDS[self.preset.LoRA_type][1].items()}
         options["use_tucker"] = self.preset.use_tucker or self.preset.use_cp
-        options["bypass_mode"] = self.preset.bypass_mode or None
+        options["bypass_mode"] = (self.preset.bypass_mode and reads(self.preset.LoRA_type, "bypass_mode")) or None
         own: dict[str, Any] = dict(target.options)
         algo = _algo(str(own.pop("algo", self.algo)))
         rank, alpha = int(own.pop("dim", rank)), float(own.pop("alpha", alpha))

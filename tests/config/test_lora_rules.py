@@ -181,6 +181,11 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
         ({"conv_dim": 32, "LoRA_type": "Kohya LoCon"}, {}),
         ({"factor": 8, "LoRA_type": "LoCon"}, {"factor": "LoRA_type LyCORIS/LoCon does not read it"}),
         ({"factor": 8, "decompose_both": True, "use_tucker": True, "LoRA_type": "LoKr"}, {}),
+        ({"conv_dim": 8, "LoRA_type": "iA3"}, {"conv_dim": "LoRA_type LyCORIS/iA3 does not read it"}),
+        (
+            {"bypass_mode": True, "network_dim": 4, "LoRA_type": "LyCORIS/DyLoRA"},
+            {"bypass_mode": "LoRA_type LyCORIS/DyLoRA does not read it"},
+        ),
         ({"network_dim": 16, "LoRA_type": "iA3"}, {"network_dim": "LoRA_type LyCORIS/iA3 has no rank"}),
         (
             {"network_dropout": 0.1, "LoRA_type": "LoHa"},

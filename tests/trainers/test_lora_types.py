@@ -147,7 +147,13 @@ def test_a_toml_file_says_which_layers_and_how(
 RANDOM: list[dict[str, Any]] = [  # everything that is drawn in a pass
     {"LoRA_type": "LyCORIS/LoHa", "rank_dropout": 0.3, "module_dropout": 0.3, "scale_weight_norms": 0.5, "conv_dim": 2},
     {"LoRA_type": "Standard", "network_dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.3},
-    {"LoRA_type": "LyCORIS/DyLoRA", "gradient_checkpointing": True, "module_dropout": 0.2, "conv_dim": 2},
+    {
+        "LoRA_type": "LyCORIS/DyLoRA",
+        "gradient_checkpointing": True,
+        "module_dropout": 0.2,
+        "conv_dim": 2,
+        "bypass_mode": True,
+    },
 ]
 
 
