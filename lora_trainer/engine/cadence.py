@@ -33,18 +33,22 @@ class Length:
 
 @dataclass(frozen=True)
 class Cadence:
-    """Every so many epochs or steps; 0 is never. The end of the run is not counted: it has its own files."""
+    """Every so many epochs, from the first one that counts, or steps; 0 is never. The end of the run is not counted: it
+    has its own files."""
 
     every_n_epochs: int = 0
     every_n_steps: int = 0
+    first_epoch: int = 1
 
     @property
     def enabled(self) -> bool:
         return self.every_n_epochs > 0 or self.every_n_steps > 0
 
     def due_epoch(self, done: int, length: Length) -> bool:
-        whole = self.every_n_epochs and length.ends_epoch(done) and length.epoch(done) % self.every_n_epochs == 0
-        return bool(whole) and done < length.total_steps
+        if not (self.every_n_epochs and length.ends_epoch(done) and done < length.total_steps):
+            return False
+        epoch = length.epoch(done)
+        return epoch % self.every_n_epochs == 0 and epoch >= self.first_epoch
 
     def due_step(self, done: int, length: Length) -> bool:
         return bool(self.every_n_steps) and done % self.every_n_steps == 0 and 0 < done < length.total_steps

@@ -39,9 +39,32 @@ class Keep:
 KEEP_ALL = Keep()
 
 
-def numbered(name: str, *, epoch: int = 0, step: int = 0) -> str:
-    """The name of a file that is saved on the way, without its ending."""
-    return f"{name}-{epoch:06d}" if epoch else f"{name}-step{step:08d}"
+class Names:
+    """What exported files are called, without their endings: here as by sd-scripts.
+
+    `name` is the run's, `epoch` the one that the last of `done` steps lies in, counted from 1. An empty name is for
+    what is not exported.
+    """
+
+    def after_epoch(self, name: str, epoch: int, done: int) -> str:
+        return f"{name}-{epoch:06d}"
+
+    def after_step(self, name: str, epoch: int, done: int) -> str:
+        """Of a file that is saved by steps or by the clock."""
+        return f"{name}-step{done:08d}"
+
+    def at_end(self, name: str, epoch: int, done: int) -> str:
+        return name
+
+    def at_stop(self, name: str, epoch: int, done: int) -> str:
+        """Of a run that a signal or a person ends."""
+        return ""
+
+    def at_error(self, name: str, epoch: int, done: int) -> str:
+        return ""
+
+
+SD_SCRIPTS_NAMES = Names()
 
 
 def surplus(folder: RunFolder, suffix: str, keep: Keep) -> Iterator[Path]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from lora_trainer.engine.cadence import Cadence, Length, Timer
 from lora_trainer.engine.checkpoints import CheckpointFolder, Found
 from lora_trainer.engine.commands import COMMANDS, DEAF, SAMPLE, SAVE, STOP, STOP_AFTER_EPOCH, Command, Commands
 from lora_trainer.engine.console import RunDisplay, run_display
+from lora_trainer.engine.exports import SAVE_ERRORS, Exports
 from lora_trainer.engine.hub import NO_UPLOADS, Uploads
-from lora_trainer.engine.kept_files import KEEP_ALL, STATE_ENDING, Keep, keep_state, numbered, surplus
+from lora_trainer.engine.kept_files import KEEP_ALL, SD_SCRIPTS_NAMES, STATE_ENDING, Keep, Names, keep_state, surplus
 from lora_trainer.engine.metrics import Reading, Readings, Speed, Window, memory_gib
 from lora_trainer.engine.optimizers import rates
 from lora_trainer.engine.phase import Trainer, settled
@@ -32,12 +32,10 @@ from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError, Stepper
 from lora_trainer.engine.trackers import Trackers
 from lora_trainer.engine.validation import BestValues, Validation
-from lora_trainer.errors import Refusal
 
 log = logging.getLogger(__name__)
 
 ASK_EVERY = 10  # steps between asking all GPU processes whether one was told to stop: the answer costs a wait
-SAVE_ERRORS = (OSError, RuntimeError, SafetensorError)  # what a full disk gives, by writer
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,10 @@ class RunSettings:
     track: Trackers
     seed: int
     continue_command: str
+    epoch_ends: tuple[int, ...] = ()  # where epochs differ in length
+    save_minutes: float = 0.0  # between two exported files, besides `save`; 0 is never
     preview_first: bool = True  # before the first step too
+    names: Names = SD_SCRIPTS_NAMES
     keep: Keep = KEEP_ALL
     uploads: Uploads = NO_UPLOADS
     commands: Commands = DEAF
@@ -73,22 +74,26 @@ class Loop:
         self.settings = settings
         self.processes = processes
         self.stop = stop
-        self.length = Length(trainer.total_steps, trainer.steps_per_epoch)
+        self.length = Length(trainer.total_steps, trainer.steps_per_epoch, settings.epoch_ends)
         self.stepper = Stepper(trainer.phases, processes, precision)
         self.checkpoints = CheckpointFolder(settings.folder.checkpoints)
+        self.exports = Exports(trainer, settings.folder, self.checkpoints, processes, settings.uploads)
         self.readings = Readings(processes.device)
         self.window = Window()
         self.best = BestValues(settings.validation.higher_is_better)
         self.state = RunState(trainer, self.stepper, self.window, self.best)
         self.speed = Speed()
         self.timer = Timer(settings.checkpoint_minutes)
+        self.export_timer = Timer(settings.save_minutes)
+        self.done = 0  # steps that are whole
         self._running = ""  # the part of the running line that changes with each log line
         self._last_epoch = False  # whether the run is to stop when this epoch ends
         self._patient = True  # whether validation still gives hope
+        self._in_step = False
 
     def run(self, found: Found | None) -> Path | None:
         """Train to the end and give the exported file (in the main process). Stopped and NonFiniteError pass on."""
-        start = self._begin(found)
+        start = self.done = self._begin(found)
         self.stop.in_loop = True
         batches = prefetch(
             self.trainer.data, start, self.length.total_steps, self.processes.device, self.settings.workers
@@ -97,20 +102,22 @@ class Loop:
             with run_display(self.length.total_steps, start, self.processes.is_main) as display:
                 if start == 0 and self.settings.preview_first:
                     self._preview(0)
+                if start == 0 and self.settings.validation.first:
+                    self._validate(0)
                 self.speed = Speed()
-                done = start
                 for step, micros in enumerate(batches, start):
                     self._step(step, micros, display)
-                    done = step + 1
                     if not self._patient:
                         break
                 self._read(display, leave=0)
-            return self._finish(done)
+            return self._finish(self.done)
         except NonFiniteError as error:
+            self._rescue(start, error)
             self._status("failed", message=str(error))
             raise
         except BaseException as error:
             if not isinstance(error, Stopped):
+                self._rescue(start, error)
                 self._status("failed", message=f"{type(error).__name__}: {error}")
             raise
         finally:
@@ -120,9 +127,11 @@ class Loop:
     # -- one step ---------------------------------------------------------------------------------------------------
 
     def _step(self, step: int, micros: list[dict[str, Any]], display: RunDisplay) -> None:
+        self._in_step = True
         result = self.stepper.run(step, self.trainer.prepare(step, micros))
         self.trainer.after_step(step)
-        done = step + 1
+        self._in_step = False
+        self.done = done = step + 1
         self.readings.push(done, result, self._rates() if self._logged(done) else None)
         self._read(display, leave=1)
         asked = self._asked(done)
@@ -179,9 +188,11 @@ class Loop:
             return
         began = time.perf_counter()
         self._read(display, leave=0)
-        names = [numbered(self.settings.folder.name, epoch=self.length.epoch(done))] if by_epoch else []
+        known = self.settings.names
+        names = [self._name(known.after_epoch, done)] if by_epoch else []
         if by_step or (SAVE in asked and not names and done < self.length.total_steps):
-            names.append(numbered(self.settings.folder.name, step=done))
+            names.append(self._name(known.after_step, done))
+        names = list(dict.fromkeys(names))
         for name in names:
             self._export(name, done)
         if validates:
@@ -195,22 +206,27 @@ class Loop:
             self._drop_surplus()
         self.speed.exclude(time.perf_counter() - began)
 
+    def _name(self, kind: Callable[[str, int, int], str], done: int) -> str:
+        return kind(self.settings.folder.name, self.length.epoch(done), done)
+
     def _export(self, name: str, done: int) -> Path | None:
-        self._check_weights()
-        path, problem = None, ""
-        if self.processes.is_main:
-            try:
-                with settled(self.trainer.phases):
-                    path = self.trainer.export(self.settings.folder.path / name, done)
-                log.info("saved %s", path)
-                self.settings.uploads.file(path)
-            except SAVE_ERRORS as error:
-                free = self.checkpoints.free_gib()
-                problem = f"{self.settings.folder.path}: cannot write {name} ({free:.2f} GiB are free): {error}"
-        problem = self.processes.from_main(problem)
-        if problem:
-            raise Refusal(f"{problem}. Make room and give the same command again: it goes on from the last checkpoint")
+        path = self.exports.write(name, done)
+        self.export_timer.restart()
         return path
+
+    def _rescue(self, start: int, error: BaseException) -> None:
+        """Save what was trained before an error: the state when it is that of a whole step, and what the names say.
+
+        Of several processes the others may not know of the error, and would be waited for in vain.
+        """
+        diverged = isinstance(error, NonFiniteError)
+        alone = self.processes.world == 1 or diverged
+        if self.done == start or not alone or not isinstance(error, Exception):
+            return
+        if name := self._name(self.settings.names.at_error, self.done):
+            self.exports.rescue(name, self.done)
+        if not (diverged or self._in_step):
+            self._checkpoint(self.done)
 
     def _preview(self, done: int, by_epoch: bool = False, asked: bool = False) -> None:
         if not (self.settings.preview.enabled or asked):
@@ -237,7 +253,7 @@ class Loop:
                 values = self.trainer.validate(self.settings.folder.samples, f"{done:06d}", done)
             names = self.best.update(values, done)
             log.info("validation at step %d: %s", done, self.best.spoken(values))
-            row = {f"val/{name}": value for name, value in values.items()}
+            row = {name if "/" in name else f"val/{name}": value for name, value in values.items()}
             self.settings.folder.append_metrics({"step": done, **row})
             self.settings.track.log(row, done)
             improved = validation.best_by in names
@@ -276,7 +292,7 @@ class Loop:
 
         A full disk is no reason to lose the run: it goes on, and the checkpoint before is still there.
         """
-        self._check_weights()
+        self.exports.check_weights()
         saved = True
         if self.processes.is_main:
             try:
@@ -311,7 +327,7 @@ class Loop:
         """Export the result, after all steps or when validation has lost patience."""
         if self.settings.validation.enabled and self._patient:
             self._validate(done)
-        result = self._export(self.settings.folder.name, done)
+        result = self._export(self._name(self.settings.names.at_end, done), done)
         if self.settings.keep.keeps_last_state:
             self._checkpoint(done, [self.settings.folder.name])
         self._preview(done)
@@ -323,12 +339,13 @@ class Loop:
         return result
 
     def _asked(self, done: int) -> set[Command | None]:
-        """The commands that a person has given to any process; None stands for the clock of the checkpoints."""
+        """The commands that a person or the clock has given to any process; None asks for a checkpoint alone."""
         commands = self.settings.commands
         if commands is not DEAF:
             commands.look()
         known = (None, *COMMANDS)
-        flags = [self.timer.due(), *(command in commands.heard for command in COMMANDS)]
+        clocks = {None: self.timer, SAVE: self.export_timer}
+        flags = [command in commands.heard or (command in clocks and clocks[command].due()) for command in known]
         asked = {each for each, flag in zip(known, self._of_all(done, flags), strict=True) if flag}
         commands.heard -= asked
         return asked
@@ -348,7 +365,7 @@ class Loop:
         if not (now or ends):
             return
         self._read(display, leave=0)
-        name = numbered(self.settings.folder.name, epoch=self.length.epoch(done))
+        name = self._name(self.settings.names.after_epoch, done)
         fresh = ends and not self.settings.save.due_epoch(done, self.length)
         if fresh:
             self._export(name, done)
@@ -357,6 +374,9 @@ class Loop:
     def _stop(self, done: int, number: int, states: Sequence[str] = ()) -> None:
         """Because of a signal, or of a command when the number is 0."""
         saved = self._checkpoint(done, states)
+        if name := self._name(self.settings.names.at_stop, done):
+            self.exports.rescue(name, done)
+            self.processes.barrier()
         self._drop_surplus()
         stopped = Stopped(number)
         facts = {"exit_status": stopped.exit_status, "continue_with": self.settings.continue_command}
@@ -382,16 +402,6 @@ class Loop:
             f"{', '.join(names)}. Look at them first; then try a lower learning rate or mixed_precision "
             '"bf16" or "no"'
         )
-
-    def _check_weights(self) -> None:
-        """An update can overflow by itself. Saving waits for the device anyway, so looking costs nothing."""
-        for phase in self.trainer.phases:
-            weights = list(phase.weights.values())
-            if not bool(torch.nn.utils.get_total_norm(weights).isfinite()):
-                raise NonFiniteError(
-                    f"the weights of {phase.name} hold NaN or Inf: the training has diverged. Nothing was overwritten; "
-                    "lower the learning rate and begin anew with --restart"
-                )
 
     def _status(self, state: str, **facts: Any) -> None:
         if self.processes.is_main:

@@ -26,7 +26,7 @@ Rows = Sequence[tuple[str, str]]
 
 def dry_run(trainer: Trainer, rows: Rows, settings: RunSettings, processes: Processes, precision: Precision) -> None:
     """Print the plan and run one step of the largest batch. Nothing is written."""
-    length = Length(trainer.total_steps, trainer.steps_per_epoch)
+    length = Length(trainer.total_steps, trainer.steps_per_epoch, settings.epoch_ends)
     files = _files(settings, length, trainer.suffix)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
@@ -106,10 +106,13 @@ def kept_rows(keep: Keep) -> Rows:
 
 def _files(settings: RunSettings, length: Length, suffix: str) -> list[str]:
     """Every exported file in the order of writing."""
-    name, found = settings.folder.name, []
+    name, names = settings.folder.name, settings.names
+    found = []
     for done in range(1, length.total_steps):
+        epoch = length.epoch(done)
         if settings.save.due_epoch(done, length):
-            found.append(f"{name}-{length.epoch(done):06d}{suffix}")
+            found.append(names.after_epoch(name, epoch, done))
         if settings.save.due_step(done, length):
-            found.append(f"{name}-step{done:08d}{suffix}")
-    return [*found, f"{name}{suffix}"]
+            found.append(names.after_step(name, epoch, done))
+    found.append(names.at_end(name, length.epochs, length.total_steps))
+    return [f"{each}{suffix}" for each in dict.fromkeys(found)]

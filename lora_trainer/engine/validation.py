@@ -13,7 +13,8 @@ from lora_trainer.engine.cadence import NEVER, Cadence
 class Validation:
     """`higher_is_better` has the direction of each number; for `best_by` the best file is kept, for "" none.
 
-    After `patience` measurements without a better `patience_by` the run ends; 0 goes on.
+    After `patience` measurements without a better `patience_by` the run ends; 0 goes on. `first` measures before the
+    first step too.
     """
 
     cadence: Cadence = NEVER
@@ -21,6 +22,7 @@ class Validation:
     best_by: str = ""
     patience: int = 0
     patience_by: str = ""
+    first: bool = False
 
     @property
     def enabled(self) -> bool:

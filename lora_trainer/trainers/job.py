@@ -8,7 +8,7 @@ from typing import Any
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.hub import HubSettings
-from lora_trainer.engine.kept_files import KEEP_ALL, Keep
+from lora_trainer.engine.kept_files import KEEP_ALL, SD_SCRIPTS_NAMES, Keep, Names
 from lora_trainer.engine.resume import NOTHING_RESUMED, Resumed
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 
@@ -35,13 +35,28 @@ class Job:
         raise NotImplementedError
 
     @property
+    def epoch_ends(self) -> tuple[int, ...]:
+        """The steps done when each epoch ends, where epochs differ in length."""
+        return ()
+
+    @property
     def mixed_precision(self) -> str:
         return self.preset.mixed_precision
+
+    @property
+    def names(self) -> Names:
+        """What the files are called."""
+        return SD_SCRIPTS_NAMES
 
     @property
     def saves(self) -> Cadence:
         """When files are written before the end."""
         return NEVER
+
+    @property
+    def save_minutes(self) -> float:
+        """Minutes between files that are written besides; 0 is never."""
+        return 0.0
 
     @property
     def keep(self) -> Keep:

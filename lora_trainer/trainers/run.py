@@ -152,7 +152,10 @@ def _settings(loaded: Loaded, job: Job, folder: RunFolder, track: Trackers) -> R
     return RunSettings(
         folder=folder,
         fingerprint=job.fingerprint,
+        epoch_ends=job.epoch_ends,
         save=job.saves,
+        save_minutes=job.save_minutes,
+        names=job.names,
         keep=job.keep,
         preview=job.previews,
         preview_first=job.previews_first,

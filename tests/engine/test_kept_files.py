@@ -9,15 +9,15 @@ import pytest
 
 from lora_trainer.engine.cadence import Cadence
 from lora_trainer.engine.checkpoints import read_state
-from lora_trainer.engine.kept_files import Keep, keep_state, numbered, surplus
+from lora_trainer.engine.kept_files import SD_SCRIPTS_NAMES, Keep, keep_state, surplus
 from lora_trainer.engine.plan import kept_rows
 from lora_trainer.engine.run_folder import RunFolder
 from tests.engine.small_run import run, small
 
 
 def test_names_are_those_of_sd_scripts() -> None:
-    assert numbered("ein lauf", epoch=2) == "ein lauf-000002"
-    assert numbered("ein lauf", step=1234567) == "ein lauf-step01234567"
+    assert SD_SCRIPTS_NAMES.after_epoch("ein lauf", 2, 400) == "ein lauf-000002"
+    assert SD_SCRIPTS_NAMES.after_step("ein lauf", 2, 1234567) == "ein lauf-step01234567"
 
 
 def test_files_and_states_are_counted_each_by_what_they_were_saved_for(tmp_path: Path) -> None:
