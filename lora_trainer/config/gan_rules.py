@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
 from lora_trainer.config.gan_launch import near
+from lora_trainer.config.gan_sections import run_folder
 from lora_trainer.config.tracker_rules import trackers
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def augmentation(preset: GanPreset) -> Findings:
 
 def penalties(preset: GanPreset) -> Findings:
     if preset.gamma == 0:
-        yield note("0 leaves R1 out; the discriminator has nothing that holds it, and training tends to fail", "gamma")
+        yield note("0 leaves R1 out; nothing holds the discriminator then, and training tends to fail", "gamma")
     if not preset.recipe.path_length_weight:
         yield inert(f"{preset.cfg} has no path length regularisation", "pl_weight", "pl_start_kimg")
     elif not preset.path_length_weight:
@@ -67,13 +68,18 @@ def precision(preset: GanPreset) -> Findings:
         yield inert("fp32 is on", "mixed_precision")
 
 
-def run_folder(preset: GanPreset) -> Findings:
-    prefix = preset.outdir.rstrip("/\\") + "/"
-    if not preset.outdir or not preset.output_dir.startswith(prefix):
+def folder(preset: GanPreset) -> Findings:
+    gamma = "" if preset.gamma is None else str(preset.gamma)
+    named = {"cfg": preset.cfg, "data": preset.data, "batch": str(preset.batch), "gamma": gamma, "desc": preset.desc}
+    if preset.output_dir != run_folder(preset.outdir, **named):
         yield inert("output_dir is given", "outdir", "desc")
 
 
 def measuring(preset: GanPreset) -> Findings:
+    if preset.metrics is None and not preset.inception:
+        yield note(
+            "none are measured; fid50k_full, the usual one, needs a network: give its file in inception", "metrics"
+        )
     if not preset.measured:
         yield inert("no metrics are measured", "inception", "vgg", "metric_images", "metric_cache")
         return
@@ -85,5 +91,5 @@ def measuring(preset: GanPreset) -> Findings:
 
 
 GAN_RULES: tuple[Rule, ...] = (
-    networks, batches, augmentation, penalties, precision, run_folder, measuring, trackers,
+    networks, batches, augmentation, penalties, precision, folder, measuring, trackers,
 )  # fmt: skip

@@ -8,43 +8,49 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from lora_trainer.config.entries import Entry
 
-ARCHIVES = (".zip",)
+ARCHIVE = ".zip"
+SLASHES = "/\\"
 
 
 def unfold_gan(written: Mapping[str, Entry]) -> dict[str, Entry]:
-    """The keys with `output_dir`: outdir/cfg-data-batch32-gamma8.2-desc.
-
-    train.py puts a new number in front for every start; here the same command goes on in the same folder. The number
-    of processes is not in the name, as it changes nothing.
-    """
+    """The keys with `output_dir`, where only `outdir` is given."""
     flat = dict(written)
-    root = flat.get("outdir")
-    present = flat.get("output_dir")
-    if root is None or not isinstance(root.value, str) or root.is_blank or (present and not present.is_blank):
+    root, present = flat.get("outdir"), flat.get("output_dir")
+    if root is None or root.is_blank or not isinstance(root.value, str) or (present and not present.is_blank):
         return flat
-    folder = root.value.strip().rstrip("/\\") or root.value.strip()
-    path = root.value if root.is_placeholder else f"{folder}/{_run_name(flat)}"
+    said = {key: _said(flat.get(key)) for key in ("cfg", "data", "batch", "gamma", "desc")}
+    path = root.value if root.is_placeholder else run_folder(_said(root), **said)
     flat["output_dir"] = replace(root, key="output_dir", value=path, text=None)
     return flat
 
 
-def _run_name(flat: Mapping[str, Entry]) -> str:
-    parts = [_said(flat, "cfg").casefold(), _stem(_said(flat, "data"))]
-    parts += [f"{key}{_said(flat, key)}" for key in ("batch", "gamma") if _said(flat, key)]
-    parts.append(_said(flat, "desc"))
-    return "-".join(part for part in parts if part)
+def run_folder(outdir: str, *, cfg: str, data: str, batch: str, gamma: str, desc: str) -> str:
+    """outdir/creps-afhqv2-512x512-batch32-gamma8.2-desc, without what is empty.
+
+    train.py puts another number in front for every start; here the same command goes on in the same folder. The number
+    of processes is not in the name, as it changes nothing.
+    """
+    batch, gamma = (f"{key}{_plain(number)}" if number else "" for key, number in (("batch", batch), ("gamma", gamma)))
+    name = "-".join(part for part in (cfg.casefold(), _stem(data), batch, gamma, desc) if part)
+    return f"{outdir.rstrip(SLASHES)}/{name}"
 
 
-def _said(flat: Mapping[str, Entry], key: str) -> str:
-    entry = flat.get(key)
+def _said(entry: Entry | None) -> str:
+    """What a key says as text; nothing where it is not set or of a kind that will be refused."""
     if entry is None or entry.is_blank or isinstance(entry.value, (bool, dict, list)):
         return ""
-    if isinstance(entry.value, (int, float)) and key in ("batch", "gamma"):
-        return f"{entry.value:g}"
-    return str(entry.value).strip()
+    return str(entry.value if entry.text is None else entry.text).strip().strip('"').strip()
+
+
+def _plain(number: str) -> str:
+    """8.20 and 8.2 name the same folder."""
+    try:
+        return f"{float(number):g}"
+    except ValueError:
+        return number
 
 
 def _stem(path: str) -> str:
     """The last part of a path of any system, without the ending of an archive."""
-    name = PureWindowsPath(PurePosixPath(path.rstrip("/\\")).name).name
-    return next((name[: -len(ending)] for ending in ARCHIVES if name.casefold().endswith(ending)), name)
+    name = PureWindowsPath(PurePosixPath(path.rstrip(SLASHES)).name).name
+    return name[: -len(ARCHIVE)] if name.casefold().endswith(ARCHIVE) else name
