@@ -78,6 +78,15 @@ class FinetunePreset(
         return self.lr_scheduler if self.text_encoder_lr_scheduler == SAME else self.text_encoder_lr_scheduler
 
     @property
+    def optimizers(self) -> dict[str, str]:
+        """The optimizers that are used, by the key that names them."""
+        found: dict[str, str] = {"optimizer": self.optimizer} if self.trains_unet else {}
+        if self.trains_text_encoder:
+            key = "optimizer" if self.text_encoder_optimizer == SAME else "text_encoder_optimizer"
+            found[key] = self.text_encoder_optimizer_name
+        return found
+
+    @property
     def optimizer_options(self) -> dict[str, object]:
         """The values of optimizer_args by name."""
         return parse_arguments(self.optimizer_args)
@@ -114,4 +123,10 @@ def finds_its_own_rate(optimizer: str, options: dict[str, object]) -> bool:
     name = optimizer.rpartition(".")[2]
     if name == "Adafactor":
         return bool(options.get("relative_step", True))
+    return estimates_one_rate(optimizer)
+
+
+def estimates_one_rate(optimizer: str) -> bool:
+    """Whether it estimates the rate from all weights together."""
+    name = optimizer.rpartition(".")[2]
     return name == "Prodigy" or name.startswith("DAdapt")

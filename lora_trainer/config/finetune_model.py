@@ -25,6 +25,11 @@ class Model:
         required=True,
         example="models/v1-5-pruned-emaonly.safetensors",
     )
+    prediction_type: Annotated[Literal["auto", "epsilon", "v_prediction"], AnyCase()] = setting(
+        "auto",
+        "What the UNet predicts: noise (epsilon), or v. auto takes what the model says, or a .yaml file beside it; a "
+        "single file of Stable Diffusion 2.x often does not say.",
+    )
     clip_skip: Annotated[Whole, Ge(0), Le(4)] = setting(
         0,
         "From which layer of the text encoder the condition is taken: 0 and 1 the last, 2 the one before it, up to 4. "
@@ -52,8 +57,8 @@ class Precision(common.Precision):
     disable_amp: Switch = setting(False, "The passes run in 32 bits, as with mixed_precision no.")
     full_bf16: Switch = setting(
         False,
-        "The trained weights are bf16 too, and rounded by chance so that small steps are not lost.",
-        effect=not_yet(),
+        "The trained weights are bf16 too: half the memory. Each step is taken in 32 bits and rounded up or down by "
+        "chance, so that small steps are not lost. Needs mixed_precision bf16.",
     )
 
 
@@ -91,8 +96,8 @@ class Performance:
     )
     fused_backward_pass: Switch = setting(
         False,
-        "Each weight is updated as soon as its gradient is there, so that never all gradients are in memory.",
-        effect=not_yet(),
+        "Each weight is updated as soon as its gradient is there, so that one gradient at a time is in memory instead "
+        "of all. Needs grad_accum 1, clip_grad_norm 0, one process, and a mixed_precision other than fp16.",
     )
 
 
@@ -144,7 +149,12 @@ class Logging(common.Logging):
         may_change=True,
         old_names={"run_name": {}},
     )
-    log_grad_norm: Switch = setting(False, "Record the length of the gradient before it is clipped.", may_change=True)
+    log_grad_norm: Switch = setting(
+        False,
+        "Record the length of the gradient before it is clipped.",
+        may_change=True,
+        effect=no_effect("it is always recorded"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

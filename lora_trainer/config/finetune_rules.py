@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
+from lora_trainer.config.finetune import estimates_one_rate
 from lora_trainer.config.tracker_rules import trackers
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Findings = Iterator[Finding]
 
 HIGH_DROPOUT = 0.26
+SPOKEN = {"no": "32 bits", "fp16": "fp16"}
 OF_THE_TEXT_ENCODER = (
     ("text_encoder_lr", 0), ("text_encoder_lr_scale", 1), ("text_encoder_lr_scheduler", "same"),
     ("text_encoder_lr_warmup_steps", -1),
@@ -45,6 +47,43 @@ def precision(preset: FinetunePreset) -> Findings:
         yield inert("disable_amp is on, so that the passes run in 32 bits", "mixed_precision")
     if preset.attn_type == "slice":
         yield note("PyTorch's sdp is used; it saves the same memory", "attn_type")
+
+
+def own_steps(preset: FinetunePreset) -> Findings:
+    """What takes the step of each weight by itself, within the backward pass or in 32 bits."""
+    form, key_of_form = preset.number_format, "disable_amp" if preset.disable_amp else "mixed_precision"
+    if preset.fused_backward_pass:
+        yield from _fused(preset)
+        if form == "fp16":
+            text = "fp16 decides about a step when all gradients are known; set mixed_precision to bf16 or no"
+            yield error(text, "fused_backward_pass", "mixed_precision")
+    if preset.full_bf16 and form != "bf16":
+        yield error(f"needs mixed_precision bf16; the passes would be in {SPOKEN[form]}", "full_bf16", key_of_form)
+    if preset.full_bf16 and preset.save_full_precision and not preset.averages and not preset.no_save_ckpt:
+        text = "the trained weights are bf16: the files are twice as large and hold nothing more"
+        yield note(text, "save_full_precision", "full_bf16")
+    for key in ("fused_backward_pass", "full_bf16"):
+        if getattr(preset, key):
+            yield from _optimizers_with(preset, key)
+
+
+def _fused(preset: FinetunePreset) -> Findings:
+    if preset.grad_accum > 1:
+        text = f"gradients of {preset.grad_accum} passes cannot be added up when each is used at once; set grad_accum"
+        yield error(f"{text} to 1", "fused_backward_pass", "grad_accum")
+    if preset.clip_grad_norm:
+        text = "clipping needs the length of all gradients, which are never there together; set clip_grad_norm to 0"
+        yield error(text, "fused_backward_pass", "clip_grad_norm")
+
+
+def _optimizers_with(preset: FinetunePreset, switch: str) -> Findings:
+    """Which optimizers cannot step one weight after the other, or not in bf16."""
+    for key, name in preset.optimizers.items():
+        if estimates_one_rate(name):
+            yield error(f"{name} estimates one rate from all weights together; turn {switch} off", key, switch)
+        elif switch == "full_bf16" and name.endswith("ScheduleFree"):
+            text = f"{name} moves its weights between steps too, where bf16 loses it; turn {switch} off"
+            yield error(text, key, switch)
 
 
 def rates(preset: FinetunePreset) -> Findings:
@@ -159,6 +198,6 @@ def _idle(preset: FinetunePreset, why: str, *keys: str, calm: object = 0) -> Fin
 
 
 FINETUNE_RULES: tuple[Rule, ...] = (
-    trained, run_folder, precision, rates, schedule, pictures, noise, moving_average, saving, samples, validation,
-    zeros, trackers,
+    trained, run_folder, precision, own_steps, rates, schedule, pictures, noise, moving_average, saving, samples,
+    validation, zeros, trackers,
 )  # fmt: skip

@@ -38,8 +38,9 @@ class JoinedOptimizer(torch.optim.Optimizer):
         return all(getattr(part, "_step_supports_amp_scaling", False) for part in self.parts)
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        skips = self._step_supports_amp_scaling
         for part in self.parts:
-            if self._step_supports_amp_scaling:
+            if skips:
                 part.grad_scale, part.found_inf = self.grad_scale, self.found_inf  # type: ignore[attr-defined]
             part.step()
 
@@ -65,3 +66,10 @@ class JoinedOptimizer(torch.optim.Optimizer):
                 each()
 
         return change
+
+
+def single_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """Those that step together; a plain optimizer alone."""
+    if not isinstance(optimizer, JoinedOptimizer):
+        return [optimizer]
+    return [single for part in optimizer.parts for single in single_optimizers(part)]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_trainer.engine.joined_optimizer import JoinedOptimizer
+from lora_trainer.engine.joined_optimizer import JoinedOptimizer, single_optimizers
 from lora_trainer.errors import Refusal, did_you_mean
 
 
@@ -174,7 +174,11 @@ def optimizer_problems(name: str, options: Mapping[str, Any]) -> list[str]:
     """What is wrong with a name and its options; only a single weight is given to the optimizer to find out."""
     weight = nn.Parameter(torch.zeros(2, 2))
     try:
-        _build(name, [{"params": [weight], "lr": 1e-4, "base_lr": 1e-4, "name": ""}], options)
+        kind = _kind(name)
+        found = kind.find(name)
+        if problems := _option_problems(name, found, options):
+            return problems
+        _built(name, kind, found, [_plain_group(Group("", 1e-4, {"": weight}))], options)
     except Refusal as refusal:
         return list(refusal.problems)
     return []
@@ -184,35 +188,43 @@ def make_optimizer(
     name: str, groups: Sequence[Group], options: Mapping[str, Any], key: str = "optimizer_args"
 ) -> torch.optim.Optimizer:
     """An optimizer over the groups, in their order. Refusal when the options of the preset's `key` do not fit it."""
-    plain = [
-        {
-            "params": list(group.weights.values()),
-            "lr": group.rate,
-            "base_lr": group.rate,
-            "name": group.name,
-            "until": group.until,
-        }
-        for group in groups
-    ]
-    kind = _kind(name)
-    kind.find(name)
-    if kind.one_rate and len({group.rate for group in groups if group.rate}) > 1:
-        shown = ", ".join(f"{group.name} {group.rate:g}" for group in groups)
-        raise Refusal(f'the optimizer "{name}" estimates one rate for all weights; make these equal or 0: {shown}')
-    try:
-        optimizer = _build(name, plain, options)
-    except Refusal as refusal:
-        raise Refusal(*(f"{key}: {problem}" for problem in refusal.problems)) from refusal
-    set_mode(optimizer, training=True)
-    return optimizer
+    return optimizer_maker(name, options, key)(groups)
 
 
-def _build(name: str, groups: Groups, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+def optimizer_maker(
+    name: str, options: Mapping[str, Any], key: str = "optimizer_args"
+) -> Callable[[Sequence[Group]], torch.optim.Optimizer]:
+    """`make_optimizer` for any number of optimizers, whose name and options are looked at once. Raises Refusal."""
     kind = _kind(name)
     found = kind.find(name)
-    problems = _option_problems(name, found, options)
-    if problems:
-        raise Refusal(*problems)
+    if problems := _option_problems(name, found, options):
+        raise Refusal(*(f"{key}: {problem}" for problem in problems))
+
+    def make(groups: Sequence[Group]) -> torch.optim.Optimizer:
+        if kind.one_rate and len({group.rate for group in groups if group.rate}) > 1:
+            shown = ", ".join(f"{group.name} {group.rate:g}" for group in groups)
+            raise Refusal(f'the optimizer "{name}" estimates one rate for all weights; make these equal or 0: {shown}')
+        try:
+            optimizer = _built(name, kind, found, [_plain_group(group) for group in groups], options)
+        except Refusal as refusal:
+            raise Refusal(*(f"{key}: {problem}" for problem in refusal.problems)) from refusal
+        set_mode(optimizer, training=True)
+        return optimizer
+
+    return make
+
+
+def _plain_group(group: Group) -> dict[str, Any]:
+    return {
+        "params": list(group.weights.values()),
+        "lr": group.rate,
+        "base_lr": group.rate,
+        "name": group.name,
+        "until": group.until,
+    }
+
+
+def _built(name: str, kind: Kind, found: Any, groups: Groups, options: Mapping[str, Any]) -> torch.optim.Optimizer:
     try:
         values = {**kind.defaults, **options}
         if "betas" in values:  # PyTorch takes floats or nothing: JSON's `0, 0.99` mixes an int in
@@ -274,9 +286,14 @@ def set_mode(optimizer: torch.optim.Optimizer, training: bool) -> None:
 def set_rates(optimizer: torch.optim.Optimizer, factor: Callable[[str], float], step: int) -> None:
     """Put every group at its base rate times the factor of its name, and at 0 when its time is over; an optimizer with
     its own rate keeps it."""
+    factors: dict[str, float] = {}  # one for each name: there may be as many groups as weights
     for group in optimizer.param_groups:
-        if group["lr"] is not None:
-            group["lr"] = group["base_lr"] * factor(group["name"]) if is_trained(group, step) else 0.0
+        if group["lr"] is None:
+            continue
+        name = group["name"]
+        if name not in factors:
+            factors[name] = factor(name)
+        group["lr"] = group["base_lr"] * factors[name] if is_trained(group, step) else 0.0
 
 
 def is_trained(group: Mapping[str, Any], step: int) -> bool:
@@ -286,15 +303,21 @@ def is_trained(group: Mapping[str, Any], step: int) -> bool:
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The rate of each group as it acts: Prodigy's and D-Adaptation's own estimate `d` is part of it."""
-    found = {}
-    for group in optimizer.param_groups:
-        rate = group["lr"]
-        if rate is None:  # Adafactor with relative steps
-            state = next((optimizer.state[p] for p in group["params"] if p in optimizer.state), None)
-            rate = optimizer._get_lr(group, state) if state else 0.0  # type: ignore[attr-defined]
-        found[group["name"]] = float(rate) * float(group.get("d", 1.0))
+    """The rate of the groups of each name as it acts: Prodigy's and D-Adaptation's own estimate `d` is part of it."""
+    found: dict[str, float] = {}
+    for part in single_optimizers(optimizer):
+        for group in part.param_groups:
+            if not found.get(group["name"]):
+                found[group["name"]] = _rate(part, group)
     return found
+
+
+def _rate(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> float:
+    rate = group["lr"]
+    if rate is None:  # Adafactor with relative steps
+        state = next((optimizer.state[weight] for weight in group["params"] if weight in optimizer.state), None)
+        rate = optimizer._get_lr(group, state) if state else 0.0  # type: ignore[attr-defined]
+    return float(rate) * float(group.get("d", 1.0))
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -38,6 +38,11 @@ class Phase:
     says in which steps the phase takes part, and must not depend on anything that a resumed run does not know.
     `leaves_weights_out` is for modules of which a pass may not reach every weight: DDP then looks for them, which costs
     time.
+
+    `fused` steps each weight within the backward pass, so that one gradient is in memory at a time. A `rounding_seed`
+    takes the steps of bf16 weights in float32 and rounds them by chance. Both want an optimizer of
+    `fused_step.optimizer_per_weight` (`rounding_seed` alone works with any, at the cost of a float32 copy of all
+    weights and gradients); the stepper refuses what does not go with them.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Phase:
     due: Callable[[int], bool] = always
     leaves_weights_out: bool = False
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # of groups that have their own, by name
+    fused: bool = False
+    rounding_seed: int | None = None
 
     def factor(self, group: str, step: int) -> float:
         """What the rate of an optimizer's group is multiplied with in this optimizer step."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from lora_trainer.engine.fused_step import FusedStep, fused_problems
 from lora_trainer.engine.optimizers import set_rates
 from lora_trainer.engine.phase import Batch, Losses, Phase
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.stochastic_rounding import rounding_problems, step_rounded
+from lora_trainer.errors import Refusal
 
 SMALLEST_SCALE = 2.0**-10  # an fp16 run whose gradients overflow even at this scale has diverged
 
@@ -30,15 +34,26 @@ class StepResult:
 
 
 class Stepper:
-    """Runs the phases of a step and counts, for each, the optimizer steps that were applied."""
+    """Runs the phases of a step and counts, for each, the optimizer steps that were applied.
+
+    There is one for a phase: weights of fused phases get hooks. Raises Refusal where a phase's ways of stepping do not
+    go with the processes or the number format.
+    """
 
     def __init__(self, phases: Sequence[Phase], processes: Processes, precision: Precision) -> None:
+        if problems := [problem for phase in phases for problem in _problems(phase, processes, precision)]:
+            raise Refusal(*problems)
         self.phases = phases
         self.processes = processes
         self.precision = precision
         self.scaler = precision.scaler()
         self.applied = {phase.name: 0 for phase in phases}
         self._modules = {phase.name: processes.wrap(phase.module, phase.leaves_weights_out) for phase in phases}
+        self._fused = {
+            phase.name: FusedStep(phase.weights, phase.optimizer, phase.rounding_seed)
+            for phase in phases
+            if phase.fused
+        }
         for phase in phases:  # only after the wrapping: see Processes.wrap
             for weight in phase.weights.values():
                 weight.requires_grad_(False)
@@ -51,9 +66,11 @@ class Stepper:
         for phase in self.phases:
             if not phase.due(step):
                 continue
-            with phase.collecting_gradients(self.applied[phase.name]):
+            done = self.applied[phase.name]
+            set_rates(phase.optimizer, partial(phase.factor, step=done), done)
+            with phase.collecting_gradients(done):
                 sums = self._gradients(phase, micros, collected)
-            norm, phase_bad = self._update(phase, sums["loss"])
+            norm, phase_bad = self._finished(phase) if phase.fused else self._update(phase, sums["loss"])
             bad = torch.maximum(bad, phase_bad)
             prefix = "" if phase is self.phases[0] else f"{phase.name}/"
             values |= {f"{prefix}{name}": value for name, value in sums.items()} | {f"{prefix}grad_norm": norm}
@@ -71,6 +88,9 @@ class Stepper:
         averages over the processes, hence the factor `world`.
         """
         module = self._modules[phase.name]
+        fused = self._fused.get(phase.name)
+        if fused and len(micros) > 1:
+            raise Refusal(*fused_problems(len(micros), 0.0, 1, self.precision.name))
         total = float(micros[0]["total"])
         sums: dict[str, torch.Tensor] = {}
         for index, micro in enumerate(micros):
@@ -82,6 +102,8 @@ class Stepper:
                     losses: Losses = phase.loss(module, micro)
                 weighted = (losses.per_sample.float() * micro["weights"]).sum()
                 scaled = weighted * (self.processes.world / total)
+                if fused:
+                    fused.begin(self.applied[phase.name], scaled)
                 (self.scaler.scale(scaled) if self.scaler is not None else scaled).backward()
             for name, value in {"loss": losses.per_sample, **losses.terms}.items():
                 part = (value.detach().float() * micro["weights"]).sum() / total
@@ -90,12 +112,15 @@ class Stepper:
         together = self.processes.sum_(torch.stack(list(sums.values())))
         return dict(zip(sums, together.unbind(), strict=True))
 
+    def _finished(self, phase: Phase) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `_update` gives, of a phase whose weights were updated in the backward pass."""
+        self.applied[phase.name] += 1
+        return self._fused[phase.name].finish()
+
     def _update(self, phase: Phase, loss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The optimizer's step, unless something is not finite: no optimizer ever sees a NaN. Gives (norm, bad)."""
         optimizer = phase.optimizer
         weights = list(phase.weights.values())
-        done = self.applied[phase.name]
-        set_rates(optimizer, lambda group: phase.factor(group, done), done)
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
@@ -106,14 +131,22 @@ class Stepper:
             bad = self._scaled_step(phase, norm, loss)
         elif getattr(optimizer, "_step_supports_amp_scaling", False):
             # PyTorch's fused optimizers skip on the device; the host learns of it a step later
-            optimizer.grad_scale, optimizer.found_inf = None, bad  # type: ignore[attr-defined]
-            optimizer.step()
-            self.applied[phase.name] += 1
+            self._step(phase, bad)
         elif not bool(bad):
-            optimizer.step()
-            self.applied[phase.name] += 1
+            self._step(phase)
         optimizer.zero_grad(set_to_none=True)
         return norm, bad
+
+    def _step(self, phase: Phase, found_inf: torch.Tensor | None = None) -> None:
+        """The optimizer's, which skips by itself where `found_inf` says so."""
+        optimizer, done = phase.optimizer, self.applied[phase.name]
+        if phase.rounding_seed is not None:
+            step_rounded(optimizer, phase.weights, phase.rounding_seed, done, found_inf)
+        else:
+            if found_inf is not None:
+                optimizer.grad_scale, optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
+            optimizer.step()
+        self.applied[phase.name] += 1
 
     def _scaled_step(self, phase: Phase, norm: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
         """fp16: gradients that overflow at the current scale skip the step and halve the scale; that is no failure.
@@ -144,3 +177,11 @@ class Stepper:
             if not finite
         ]
         return self.processes.gather(found) or self.processes.gather([name for names, _ in collected for name in names])
+
+
+def _problems(phase: Phase, processes: Processes, precision: Precision) -> list[str]:
+    """Why a phase cannot step as it says."""
+    found = fused_problems(1, phase.max_grad_norm, processes.world, precision.name) if phase.fused else []
+    if phase.rounding_seed is not None:
+        found += rounding_problems(phase.optimizer, precision.name)
+    return [f"{phase.name}: {problem}" for problem in found]

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.draws import draw_key
+from lora_trainer.engine.joined_optimizer import single_optimizers
 
+SPOKEN = {"no": "float32", "fp16": "fp16"}
 LOW_BITS = 16  # of a float32 number, which bf16 leaves out
 
 
@@ -28,20 +30,52 @@ def rounded(values: Tensor, seed: int, step: int, name: str) -> Tensor:
 
 @contextlib.contextmanager
 def float32_step(weights: Mapping[str, nn.Parameter], seed: int, step: int) -> Iterator[None]:
-    """Within, bf16 weights and their gradients are float32, for an optimizer's step; afterwards they are bf16 again.
+    """Within, bf16 weights and their gradients are float32, for an optimizer's step; afterwards they are bf16 again, in
+    the memory where they were, and the gradients are gone.
 
     This costs eight bytes a number of `weights` within, and whatever the optimizer remembers is float32: twice what it
     would be beside bf16 weights, unless it is an 8-bit optimizer. Not for optimizers that move their weights outside a
     step too (schedule-free ones).
     """
-    low = {name: weight for name, weight in weights.items() if weight.dtype == torch.bfloat16}
-    for weight in low.values():
-        gradient, weight.grad = weight.grad, None
-        weight.data = weight.data.float()
-        weight.grad = None if gradient is None else gradient.float()
+    low = {}
+    for name, weight in weights.items():
+        if weight.dtype == torch.bfloat16 and weight.grad is not None:
+            gradient, weight.grad = weight.grad.float(), None
+            low[name], weight.data = weight.data, weight.data.float()
+            weight.grad = gradient
     try:
         yield
     finally:
-        for name, weight in low.items():
+        for name, values in low.items():
+            weight = weights[name]
             weight.grad = None
-            weight.data = rounded(weight.data, seed, step, name)
+            weight.data = values.copy_(rounded(weight.data, seed, step, name))
+
+
+def rounding_problems(optimizer: torch.optim.Optimizer, mixed_precision: str) -> list[str]:
+    """Why bf16 weights cannot be trained so; empty when they can."""
+    problems = []
+    if mixed_precision != "bf16":
+        problems.append(f"weights in bf16 need passes in bf16; these would be in {SPOKEN[mixed_precision]}")
+    if callable(getattr(optimizer, "eval", None)):
+        problems.append("a schedule-free optimizer moves its weights outside its steps too, where bf16 loses them")
+    return problems
+
+
+@torch.no_grad()
+def step_rounded(
+    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, nn.Parameter],
+    seed: int,
+    step: int,
+    found_inf: Tensor | None = None,
+) -> None:
+    """The step of an optimizer over bf16 weights. One that is joined of several holds float32 copies of the weights of
+    one at a time. `found_inf` is for optimizers that skip by themselves."""
+    names = {weight: name for name, weight in weights.items()}
+    for part in single_optimizers(optimizer):
+        own = {names[weight]: weight for group in part.param_groups for weight in group["params"]}
+        if found_inf is not None:
+            part.grad_scale, part.found_inf = None, found_inf  # type: ignore[attr-defined]
+        with float32_step(own, seed, step):
+            part.step()

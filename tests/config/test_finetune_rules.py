@@ -21,6 +21,9 @@ FINETUNE = Trainer(FinetunePreset, FINETUNE_RULES, unfold=unfold_everydream)
 
 Load = Callable[..., Loaded]
 
+FUSED = {"fused_backward_pass": True, "mixed_precision": "bf16"}
+FULL_BF16 = {"full_bf16": True, "mixed_precision": "bf16"}
+
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
@@ -53,6 +56,29 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         (
             {"rated_dataset": True, "rated_dataset_target_dropout_percent": 0},
             "rated_dataset_target_dropout_percent: 0 would leave no pictures in the end",
+        ),
+        (
+            {**FUSED, "mixed_precision": "fp16"},
+            "fused_backward_pass: fp16 decides about a step when all gradients are known; set mixed_precision to bf16",
+        ),
+        (
+            {**FUSED, "grad_accum": 4},
+            "fused_backward_pass: gradients of 4 passes cannot be added up when each is used at once; set grad_accum",
+        ),
+        ({**FUSED, "clip_grad_norm": 1}, "fused_backward_pass: clipping needs the length of all gradients"),
+        (
+            {**FUSED, "optimizer": "prodigyopt.Prodigy"},
+            "prodigyopt.Prodigy estimates one rate from all weights together; turn fused_backward_pass off",
+        ),
+        (
+            {**FULL_BF16, "text_encoder_optimizer": "DAdaptAdam"},
+            "text_encoder_optimizer: DAdaptAdam estimates one rate from all weights together; turn full_bf16 off",
+        ),
+        ({"full_bf16": True}, "full_bf16: needs mixed_precision bf16; the passes would be in fp16"),
+        ({**FULL_BF16, "disable_amp": True}, "full_bf16: needs mixed_precision bf16; the passes would be in 32 bits"),
+        (
+            {**FULL_BF16, "optimizer": "AdamWScheduleFree"},
+            "optimizer: AdamWScheduleFree moves its weights between steps too, where bf16 loses it; turn full_bf16 off",
         ),
     ],
 )
@@ -91,6 +117,8 @@ def test_what_cannot_be_is_refused_at_its_place(load: Load, keys: dict[str, Any]
         ({"disable_unet_training": True, "lr": 1e-6, "text_encoder_lr": 1e-6}, {"lr"}),
         ({"log_with": "none", "logging_dir": "x"}, {"logging_dir"}),
         ({"text_encoder_lr": 1e-6, "text_encoder_lr_scale": 0.5}, {"text_encoder_lr_scale"}),
+        ({**FUSED, **FULL_BF16}, set()),
+        ({**FUSED, "mixed_precision": "no", "optimizer": "AdamWScheduleFree"}, set()),
     ],
 )  # fmt: skip
 def test_a_key_that_does_nothing_is_told(load: Load, keys: dict[str, Any], idle: set[str]) -> None:
@@ -104,6 +132,10 @@ def test_a_key_that_does_nothing_is_told(load: Load, keys: dict[str, Any], idle:
         ({"lr": 2e-6, "optimizer": "Prodigy"}, "lr: 2e-06 is read as 1.0: the optimizer finds the rate itself"),
         ({"keep_tags": 2}, "keep_tags: read only for pictures and folders that turn shuffle_tags on by themselves"),
         ({"attn_type": "slice"}, "attn_type: PyTorch's sdp is used; it saves the same memory"),
+        (
+            {**FULL_BF16, "save_full_precision": True},
+            "save_full_precision: the trained weights are bf16: the files are twice as large and hold nothing more",
+        ),
         ({"seed": 0}, "seed: 0 draws a new seed for each run"),
     ],
 )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from lora_trainer.engine.fused_step import optimizer_per_weight
 from lora_trainer.engine.optimizers import Group, load_optimizer_state, make_optimizer
+from lora_trainer.engine.phase import Batch, Losses, Phase
+from lora_trainer.engine.precision import Precision
+from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.step import Stepper
 from lora_trainer.engine.stochastic_rounding import float32_step, rounded
+from lora_trainer.errors import Refusal
 
 
 @pytest.mark.parametrize("value", [1.001, -0.3333, 1e-6])
@@ -57,3 +65,72 @@ def test_a_stop_changes_nothing(name: str) -> None:
     _, kept = trained(name, range(3))
     resumed, _ = trained(name, range(3, 6), kept)
     assert torch.equal(whole, resumed)
+
+
+def test_a_weight_stays_where_it_lies() -> None:
+    weight = nn.Parameter(torch.ones(2, 3, 4, 4, dtype=torch.bfloat16).to(memory_format=torch.channels_last))
+    place, strides = weight.data_ptr(), weight.stride()
+    weight.grad = torch.ones_like(weight)
+    with float32_step({"w": weight}, 7, 0):
+        assert weight.dtype == weight.grad.dtype == torch.float32
+        weight.data.sub_(0.5)
+    assert (weight.data_ptr(), weight.stride(), weight.dtype) == (place, strides, torch.bfloat16)
+    assert torch.equal(weight, torch.full_like(weight, 0.5))
+    assert weight.grad is None
+
+
+def loss(module: nn.Module, batch: Batch) -> Losses:
+    return Losses((module(batch["inputs"]).float() - batch["target"]).square().mean(1))
+
+
+def learner(name: str, options: dict[str, Any], seed: int | None, **facts: Any) -> tuple[Phase, Stepper]:
+    module = nn.Linear(4, 4000).to(torch.bfloat16)
+    nn.init.constant_(module.weight, 0.25)
+    nn.init.zeros_(module.bias)
+    weights = dict(module.named_parameters())
+    make = make_optimizer if facts.pop("whole", False) else optimizer_per_weight
+    optimizer = make(name, [Group("unet", 1e-5, weights)], options)
+    phase = Phase("unet", module, weights, optimizer, loss, lambda step: 1.0, rounding_seed=seed, **facts)
+    return phase, Stepper([phase], Processes(), Precision("bf16", "cpu"))
+
+
+def micro() -> Batch:
+    """Half a step of two pictures: the answer 1 becomes 2."""
+    rows = {"inputs": torch.ones(1, 4), "target": torch.full((1, 4000), 2.0)}
+    return {**rows, "names": ["a"], "weights": torch.ones(1), "total": 2}
+
+
+@pytest.mark.parametrize("facts", [{}, {"whole": True}, {"fused": True}, {"max_grad_norm": 0.01}])
+def test_a_rate_far_below_the_format_is_learned_from_on_average(facts: dict[str, Any]) -> None:
+    passes = [{**micro(), "total": 1}] if facts.get("fused") else [micro(), micro()]
+    phase, stepper = learner("AdamW", {"weight_decay": 0.0}, 7, **facts)
+    losses = [float(stepper.run(step, passes).values["loss"]) for step in range(40)]
+    mean = float(phase.weights["weight"].double().mean())
+    assert mean == pytest.approx(0.25 + 40 * 1e-5, abs=4e-5)  # steps of 1e-5 where bf16 knows 0.25 and 0.252
+    assert losses[-1] < losses[0]
+    still, stepper = learner("AdamW", {"weight_decay": 0.0}, None, whole=True)
+    for step in range(40):
+        stepper.run(step, [micro(), micro()])
+    assert torch.equal(still.weights["weight"], torch.full((4000, 4), 0.25, dtype=torch.bfloat16))
+
+
+def test_passes_are_one_batch_and_a_nan_moves_nothing() -> None:
+    whole, first = learner("Lion", {}, 7)
+    parted, second = learner("Lion", {}, 7)
+    first.run(0, [{**micro(), "total": 1}])
+    second.run(0, [micro(), micro()])
+    assert torch.equal(whole.weights["weight"], parted.weights["weight"])
+    before = parted.weights["weight"].clone()
+    assert float(second.run(1, [micro(), {**micro(), "target": torch.tensor(float("nan"))}]).values["bad"]) == 1
+    assert torch.equal(before, parted.weights["weight"])
+    assert second.applied == {"unet": 1}
+
+
+def test_what_does_not_go_with_it() -> None:
+    phase, _ = learner("SGD", {}, 7)
+    with pytest.raises(Refusal, match="unet: weights in bf16 need passes in bf16; these would be in float32"):
+        Stepper([phase], Processes(), Precision("no", "cpu"))
+    with pytest.raises(Refusal, match="these would be in fp16"):
+        Stepper([phase], Processes(), Precision("fp16", "cpu"))
+    with pytest.raises(Refusal, match="a schedule-free optimizer moves its weights outside its steps"):
+        learner("AdamWScheduleFree", {}, 7)
