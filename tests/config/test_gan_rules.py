@@ -91,7 +91,7 @@ def test_a_key_that_does_nothing_is_told(load: Load, keys: dict[str, Any], idle:
     [
         (
             {"gamma": 0},
-            "gamma: 0 leaves R1 out; the discriminator has nothing that holds it, and training tends to fail",
+            "gamma: 0 leaves R1 out; nothing holds the discriminator then, and training tends to fail",
         ),
         ({"freezed": 10}, "freezed: the frozen layers stay random, as resume gives no snapshot"),
         ({}, "metrics: none are measured; fid50k_full, the usual one, needs a network: give its file in inception"),
