@@ -59,8 +59,9 @@ class GanPreset(
         return self.steps_per_tick * self.snap
 
     def images_per_pass(self, world: int) -> int:
-        """In each of `world` processes."""
-        return self.batch_gpu or self.batch // world
+        """In each of `world` processes; batch_gpu is a limit."""
+        share = self.batch // world
+        return min(self.batch_gpu or share, share)
 
     def passes(self, world: int) -> int:
         """Forward passes of a step in each process."""
@@ -89,9 +90,9 @@ class GanPreset(
     @property
     def ema_kimgs(self) -> tuple[float, float]:
         """The half-life of the averaged generator, at the first step and after decay_kimg."""
-        usual = self.batch * EMA_KIMG_PER_IMAGE
-        first, last = self.recipe.first_ema_kimg, self.recipe.last_ema_kimg
-        return usual if first is None else first, usual if last is None else last
+        first = self.recipe.first_ema_kimg
+        last = self.ema_kimg or self.recipe.last_ema_kimg or self.batch * EMA_KIMG_PER_IMAGE
+        return last if first is None else first, last
 
     @property
     def ema_rampup(self) -> float | None:

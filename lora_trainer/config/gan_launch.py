@@ -9,27 +9,22 @@ from lora_trainer.config.gan import GanPreset
 
 def launch_problems(preset: GanPreset, world: int) -> Iterator[tuple[str, str]]:
     """The key and what is wrong with it, for `world` processes. Nothing else of the preset depends on their number."""
-    batch, at_a_time = preset.batch, preset.batch_gpu
+    batch = preset.batch
     if batch % world:
         yield "batch", f"{batch} images cannot be shared out evenly over {world} processes; write {near(batch, world)}"
         return
-    if at_a_time and batch % (world * at_a_time):
-        share = batch // world
+    share, at_a_time = batch // world, preset.images_per_pass(world)
+    if share % at_a_time:
+        text = f"{at_a_time} at a time do not make up the {share} images of {_each(world)}"
+        yield "batch_gpu", f"{text}; write {_divisors(share, preset)}"
+    elif preset.recipe.has_minibatch_deviation and at_a_time % preset.mbstd_group:
+        some = at_a_time < share
+        cure = _divisors(share, preset) if some else near(batch, world * preset.mbstd_group)
         yield (
-            "batch_gpu",
-            f"{at_a_time} at a time do not make up the {share} images of each of {_processes(world)}; "
-            f"write {_divisors(share, preset)}",
+            "batch_gpu" if some else "batch",
+            f"{at_a_time} images, which pass at a time in {_each(world)}, cannot be compared in groups of "
+            f"{preset.mbstd_group} (mbstd_group); write {cure}, or a mbstd_group that {at_a_time} is a multiple of",
         )
-        return
-    at_a_time = preset.images_per_pass(world)
-    if not preset.recipe.has_minibatch_deviation or at_a_time % preset.mbstd_group == 0:
-        return
-    cure = f"write batch {near(batch, world * preset.mbstd_group)}, or a mbstd_group that {at_a_time} is a multiple of"
-    yield (
-        "mbstd_group",
-        f"{at_a_time} images, which pass at a time in each of {_processes(world)}, cannot be compared in groups of "
-        f"{preset.mbstd_group}; {cure}",
-    )
 
 
 def launch_note(preset: GanPreset, world: int) -> str:
@@ -37,7 +32,7 @@ def launch_note(preset: GanPreset, world: int) -> str:
     if not preset.gpus or preset.gpus == world:
         return ""
     return (
-        f"gpus: the preset was made for {preset.gpus}, and {_processes(world)} were launched; the batch of "
+        f"gpus: the preset was made for {preset.gpus}, and {_launched(world)}; the batch of "
         f"{preset.batch} is the total, so the training is the same, {preset.images_per_pass(world)} images at a time "
         f"in each"
     )
@@ -55,5 +50,9 @@ def _divisors(share: int, preset: GanPreset) -> str:
     return f"one of {', '.join(map(str, found))}" if found else "another batch"
 
 
-def _processes(world: int) -> str:
-    return "1 process" if world == 1 else f"{world} processes"
+def _each(world: int) -> str:
+    return "the one process" if world == 1 else f"each of {world} processes"
+
+
+def _launched(world: int) -> str:
+    return "1 process was launched" if world == 1 else f"{world} processes were launched"

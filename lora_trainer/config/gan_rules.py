@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
-from lora_trainer.config.gan_launch import near
 from lora_trainer.config.gan_sections import run_folder
 from lora_trainer.config.tracker_rules import trackers
 
@@ -26,21 +25,6 @@ def networks(preset: GanPreset) -> Findings:
         yield error("nothing is downloaded; save the snapshot and write the path of the file", "resume")
     if preset.freezed and not preset.resume:
         yield note("the frozen layers stay random, as resume gives no snapshot", "freezed")
-
-
-def batches(preset: GanPreset) -> Findings:
-    """What holds for any number of processes; the rest is known when they are launched."""
-    if not preset.batch_gpu:
-        return
-    if preset.batch % preset.batch_gpu:
-        cure = f"write {near(preset.batch, preset.batch_gpu)}"
-        yield error(f"{preset.batch} is not a multiple of batch_gpu, {preset.batch_gpu}; {cure}", "batch", "batch_gpu")
-    elif preset.recipe.has_minibatch_deviation and preset.batch_gpu % preset.mbstd_group:
-        yield error(
-            f"{preset.batch_gpu} images at a time cannot be compared in groups of mbstd_group, {preset.mbstd_group}; "
-            "write a multiple of it, or a smaller mbstd_group",
-            "batch_gpu", "mbstd_group",
-        )  # fmt: skip
 
 
 def augmentation(preset: GanPreset) -> Findings:
@@ -91,5 +75,5 @@ def measuring(preset: GanPreset) -> Findings:
 
 
 GAN_RULES: tuple[Rule, ...] = (
-    networks, batches, augmentation, penalties, precision, folder, measuring, trackers,
+    networks, augmentation, penalties, precision, folder, measuring, trackers,
 )  # fmt: skip

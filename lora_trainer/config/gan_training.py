@@ -41,8 +41,8 @@ class Batches:
     )
     batch_gpu: Count = setting(
         0,
-        "Images that pass the networks at a time in each process; smaller ones save memory and need more passes. 0 is "
-        "batch divided by the processes.",
+        "At most so many images pass the networks at a time in each process: fewer save memory and need more passes. 0 "
+        "is batch divided by the processes.",
         old_names={"batch-gpu": {}},
     )
     gpus: Count = setting(
@@ -84,7 +84,7 @@ class Penalties:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """How far Adam goes in a step."""
+    """How far Adam goes in a step, and how far back the averaged generator reaches, which is the one that is judged."""
 
     glr: NotNegative = setting(
         0.0,
@@ -93,6 +93,11 @@ class Rates:
     )
     dlr: NotNegative = setting(
         0.0, "The discriminator's learning rate; 0 is the usual one: 0.002, and 0.0002 for r3gan."
+    )
+    ema_kimg: NotNegative = setting(
+        0.0,
+        "The half-life of the averaged generator in kimg; 0 is the usual one: 10 for a batch of 32 and in proportion, "
+        "for r3gan 500.",
     )
 
 

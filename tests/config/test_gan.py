@@ -149,6 +149,8 @@ def test_r3gan_goes_from_one_set_of_numbers_to_another(load: Load) -> None:
     assert preset.beta2s == (0.9, 0.99)
     assert (preset.ema_kimgs, preset.ema_rampup) == ((0, 500), None)
     assert preset.decay_kimg == 20000
+    assert preset_of(load(cfg="r3gan", ema_kimg=5000)).ema_kimgs == (0, 5000)
+    assert preset_of(load(ema_kimg=3)).ema_kimgs == (3, 3)
     stylegan = preset_of(load())
     assert (stylegan.beta2s, stylegan.gammas, stylegan.ema_kimgs) == ((0.99, 0.99), (8.2, 8.2), (10, 10))
 
@@ -179,8 +181,8 @@ def test_thousands_of_images_are_counted_in_steps(load: Load) -> None:
 def test_a_batch_is_shared_out_over_processes_and_passes(load: Load) -> None:
     preset = preset_of(load())
     assert [(preset.images_per_pass(world), preset.passes(world)) for world in (1, 2, 8)] == [(32, 1), (16, 1), (4, 1)]
-    preset = preset_of(load(batch_gpu=4))
-    assert [(preset.images_per_pass(world), preset.passes(world)) for world in (1, 2, 8)] == [(4, 8), (4, 4), (4, 1)]
+    preset = preset_of(load(batch_gpu=8))
+    assert [(preset.images_per_pass(world), preset.passes(world)) for world in (1, 2, 8)] == [(8, 4), (8, 2), (4, 1)]
     assert [list(launch_problems(preset, world)) for world in (1, 2, 4, 8)] == [[], [], [], []]
 
 
@@ -190,18 +192,23 @@ def test_a_batch_is_shared_out_over_processes_and_passes(load: Load) -> None:
         ({}, 3, "batch", "32 images cannot be shared out evenly over 3 processes; write 30 or 33"),
         ({"batch": 2}, 4, "batch", "2 images cannot be shared out evenly over 4 processes; write 4"),
         (
-            {"batch_gpu": 16}, 4, "batch_gpu",
-            "16 at a time do not make up the 8 images of each of 4 processes; write one of 4, 8",
+            {"batch_gpu": 12}, 2, "batch_gpu",
+            "12 at a time do not make up the 16 images of each of 2 processes; write one of 4, 8, 16",
         ),
         (
-            {"batch": 8}, 4, "mbstd_group",
-            "2 images, which pass at a time in each of 4 processes, cannot be compared in groups of 4; write batch "
-            "16, or a mbstd_group that 2 is a multiple of",
+            {"batch_gpu": 2}, 4, "batch_gpu",
+            "2 images, which pass at a time in each of 4 processes, cannot be compared in groups of 4 (mbstd_group); "
+            "write one of 4, 8, or a mbstd_group that 2 is a multiple of",
         ),
         (
-            {"batch": 6}, 1, "mbstd_group",
-            "6 images, which pass at a time in each of 1 process, cannot be compared in groups of 4; write batch 4 or "
-            "8, or a mbstd_group that 6 is a multiple of",
+            {"batch": 24}, 4, "batch",
+            "6 images, which pass at a time in each of 4 processes, cannot be compared in groups of 4 (mbstd_group); "
+            "write 16 or 32, or a mbstd_group that 6 is a multiple of",
+        ),
+        (
+            {"batch": 6}, 1, "batch",
+            "6 images, which pass at a time in the one process, cannot be compared in groups of 4 (mbstd_group); "
+            "write 4 or 8, or a mbstd_group that 6 is a multiple of",
         ),
     ],
 )  # fmt: skip
