@@ -21,7 +21,7 @@ from lora_trainer.models.checkpoint import Prediction
 from lora_trainer.models.clip_keys import TEXT_MODEL
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, State, to_ldm
 from lora_trainer.models.ldm_keys import UNET_PREFIX
-from lora_trainer.models.tensor_files import TensorFile, open_tensors, write_tensor_file
+from lora_trainer.models.tensor_files import TensorFile, cast_to, open_tensors, write_tensor_file
 
 if TYPE_CHECKING:
     from lora_trainer.models.base_model import BaseModel
@@ -38,12 +38,17 @@ _ARCHITECTURES: dict[tuple[Kind, Prediction], str] = {
     ("sdxl", "v_prediction"): "stable-diffusion-xl-v1-base",
 }
 _MODELSPEC_WORDS: dict[Prediction, str] = {"epsilon": "epsilon", "v_prediction": "v"}
-_SIZES = (  # what differs between a model and the published one of its kind when any tensor's shape differs
-    ("unet", ("block_out_channels", "layers_per_block", "cross_attention_dim")),
-    ("vae", ("block_out_channels", "layers_per_block")),
-    ("text_encoder", ("hidden_size", "num_hidden_layers", "vocab_size")),
-    ("text_encoder_2", ("hidden_size", "num_hidden_layers", "vocab_size")),
-)
+_TEXT_SIZES = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size")
+_SIZES = (  # what differs between a model and the published one of its kind when it is built otherwise
+    ("unet", (
+        "block_out_channels", "layers_per_block", "cross_attention_dim", "down_block_types", "up_block_types",
+        "transformer_layers_per_block", "attention_head_dim", "norm_num_groups", "addition_time_embed_dim",
+    )),
+    ("vae", ("block_out_channels", "layers_per_block", "norm_num_groups", "mid_block_add_attention")),
+    ("text_encoder", _TEXT_SIZES),
+    ("text_encoder_2", _TEXT_SIZES),
+)  # fmt: skip
+_UNSAID = {"mid_block_add_attention": True, "transformer_layers_per_block": 1}  # diffusers' defaults
 
 
 def live_tensors(base: BaseModel) -> State:
@@ -62,7 +67,7 @@ def live_tensors(base: BaseModel) -> State:
 
 def base_tensors(base: BaseModel, dtype: torch.dtype) -> State:
     """All tensors of the checkpoint on the CPU, contiguous and cast."""
-    return {name: _cast(tensor, dtype) for name, tensor in live_tensors(base).items()}
+    return {name: cast_to(tensor, dtype) for name, tensor in live_tensors(base).items()}
 
 
 def base_metadata(base: BaseModel) -> dict[str, str]:
@@ -90,11 +95,11 @@ def write_base_file(path: Path, base: BaseModel, dtype: torch.dtype, source: Pat
         metadata = base_metadata(base)
         if path.suffix == CKPT:
             with staged_file(path) as staged:
-                torch.save({"state_dict": {name: _cast(t, dtype) for name, t in tensors.items()}, **metadata}, staged)
+                torch.save({"state_dict": {name: cast_to(t, dtype) for name, t in tensors.items()}, **metadata}, staged)
             return
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         dtypes = {name: dtype if tensor.is_floating_point() else tensor.dtype for name, tensor in tensors.items()}
-        write_tensor_file(path, shapes, dtypes, lambda name: _cast(tensors[name], dtype), metadata)
+        write_tensor_file(path, shapes, dtypes, lambda name: cast_to(tensors[name], dtype), metadata)
 
 
 def like_source(tensors: State, source: TensorFile) -> State:
@@ -123,12 +128,16 @@ def _flat(name: str) -> str:
     return name.removeprefix("model.").replace(".", "")
 
 
-def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-
-
 def _has_published_sizes(kind: Kind, configs: Configs) -> bool:
+    """A key that a configuration leaves out is as published: older ones lack some."""
     published = published_configs(kind)
-    return all(
-        configs[part].get(key) == published[part][key] for part, keys in _SIZES if part in published for key in keys
-    )
+    for part, keys in _SIZES:
+        for key in keys if part in published else ():
+            usual = published[part].get(key, _UNSAID.get(key))
+            if _listed(configs[part].get(key, usual)) != _listed(usual):
+                return False
+    return True
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Loading a base model, from a single file or a diffusers folder to modules in memory, all offline."""
+"""Loading a base model, from a single file, a diffusers folder or a description to modules in memory, all offline."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from transformers import CLIPTokenizer
 from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import Configs, Kind, configs_from_metadata, published_configs
 from lora_trainer.models.base_folder import load_part, load_tokenizer, read_configs
-from lora_trainer.models.checkpoint import Checkpoint, Prediction
+from lora_trainer.models.checkpoint import LATENT_CHANNELS, Checkpoint, Prediction
 from lora_trainer.models.detect import confirm, detect_tensors
 from lora_trainer.models.detect_folder import PARTS
+from lora_trainer.models.fresh_description import read_description
+from lora_trainer.models.fresh_model import initialised
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, TextPart, to_diffusers
 from lora_trainer.models.materialise import (
     TextEncoder,
@@ -44,6 +46,14 @@ class BaseModel:
     vae: Any  # an AutoencoderKL
     text_encoders: tuple[Any, ...]  # of CLIPTextModel and CLIPTextModelWithProjection
     tokenizers: tuple[CLIPTokenizer, ...]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Models and tokenizers by the names of their folders in a diffusers folder."""
+        found: dict[str, Any] = {"unet": self.unet, "vae": self.vae}
+        for text, encoder, tokenizer in zip(TEXT_PARTS[self.kind], self.text_encoders, self.tokenizers, strict=True):
+            found |= {text.name: encoder, text.tokenizer: tokenizer}
+        return found
 
 
 class Dtypes(NamedTuple):
@@ -122,9 +132,40 @@ def _from_folder(checkpoint: Checkpoint, dtypes: Dtypes, vae: Path | None) -> Ba
     )
 
 
+def _from_description(checkpoint: Checkpoint, dtypes: Dtypes, vae: Path | None) -> BaseModel:
+    """A model with random weights, but for a VAE that is trained already."""
+    fresh = read_description(checkpoint.path)
+    configs, seed = fresh.configs, fresh.seed
+    own_vae = vae or fresh.vae
+    loaded_vae: Any
+    if own_vae is not None:
+        loaded_vae = load_vae(own_vae, configs["vae"], dtypes.vae)
+        configs["vae"] |= {key: value for key, value in loaded_vae.config.items() if not key.startswith("_")}
+        if configs["vae"]["latent_channels"] != LATENT_CHANNELS:
+            raise Refusal(f"{own_vae}: this VAE's latents do not have {LATENT_CHANNELS} channels; give another one")
+    else:
+        loaded_vae = initialised(partial(build_vae, configs["vae"]), seed, "vae", dtypes.vae)
+
+    def text_encoder(part: TextPart) -> TextEncoder:
+        build = partial(build_text_encoder, configs[part.name], projection=part.projection)
+        return initialised(build, seed, part.name, dtypes.models)
+
+    return BaseModel(
+        kind=fresh.kind,
+        prediction=checkpoint.prediction or fresh.prediction,
+        zero_terminal_snr=fresh.zero_terminal_snr,
+        configs=configs,
+        unet=initialised(partial(build_unet, configs["unet"]), seed, "unet", dtypes.models),
+        vae=loaded_vae,
+        text_encoders=tuple(map(text_encoder, TEXT_PARTS[fresh.kind])),
+        tokenizers=tuple(own_tokenizer(part, configs) for part in TEXT_PARTS[fresh.kind]),
+    )
+
+
 _LOADERS: dict[str, Callable[[Checkpoint, Dtypes, Path | None], BaseModel]] = {
     "single_file": _from_single_file,
     "folder": _from_folder,
+    "description": _from_description,
 }
 
 

@@ -83,6 +83,8 @@ class BaseWeights:
 def open_base(path: Path) -> Iterator[BaseWeights]:
     """Open what `detect` knows: a .safetensors or .ckpt checkpoint, or a diffusers folder. Raises Refusal."""
     checkpoint = detect(path)
+    if checkpoint.layout == "description":
+        raise Refusal(f"{path}: this describes a model that has no weights yet; give one that has been trained")
     with contextlib.ExitStack() as stack:
         if checkpoint.layout == "folder":
             yield _open_folder(checkpoint, stack)

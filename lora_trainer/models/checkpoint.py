@@ -26,7 +26,7 @@ class Checkpoint:
     """A base model on disk. `prediction` is None when the model does not tell, `kind` when it must be loaded first."""
 
     path: Path
-    layout: Literal["single_file", "folder"]
+    layout: Literal["single_file", "folder", "description"]  # the last one is of a model to begin with random weights
     kind: Kind | None
     prediction: Prediction | None
     zero_terminal_snr: bool

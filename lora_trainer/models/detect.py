@@ -16,6 +16,8 @@ from lora_trainer.models.checkpoint import KIND_WORDS, SUPPORTED, Checkpoint, Pr
 from lora_trainer.models.detect_folder import detect_folder
 from lora_trainer.models.detect_tensors import detect_tensors
 from lora_trainer.models.file_kinds import is_torch_file, known_stranger
+from lora_trainer.models.fresh_description import SUFFIX as DESCRIPTION
+from lora_trainer.models.fresh_description import read_description
 from lora_trainer.models.safetensors_header import read_header
 
 __all__ = ["Checkpoint", "check_agreement", "confirm", "detect", "detect_tensors"]
@@ -27,6 +29,11 @@ _SWITCHES: dict[Kind, str] = {
     "sd21": '"v2": true and "sdxl": false',
     "sdxl": '"sdxl": true and "v2": false',
 }
+_CURES = {
+    "single_file": "give another base model",
+    "folder": "correct scheduler/scheduler_config.json",
+    "description": "correct its prediction",
+}
 
 
 def detect(path: Path) -> Checkpoint:
@@ -35,6 +42,8 @@ def detect(path: Path) -> Checkpoint:
         return detect_folder(path)
     if not path.is_file():
         raise _missing(path)
+    if path.suffix.lower() == DESCRIPTION:
+        return read_description(path).checkpoint
     if is_torch_file(path):
         return Checkpoint(path, "single_file", None, None, False, "a PyTorch file, which is looked into when loaded")
     if stranger := known_stranger(path):
@@ -89,7 +98,7 @@ def _kind_problem(found: Checkpoint, kind: Kind, other: str) -> str:
 
 def _prediction_problem(found: Checkpoint, other: Prediction) -> str:
     switch = "false" if other == "v_prediction" else "true"
-    cure = "give another base model" if found.layout == "single_file" else "correct scheduler/scheduler_config.json"
+    cure = _CURES[found.layout]
     return (
         f"{found.path}: this model predicts {found.prediction} ({found.evidence}), but the preset says {other}; "
         f'set "v_parameterization": {switch}, or {cure}'

@@ -134,6 +134,11 @@ def write_tensor_file(
             file.write(_header(names, shapes, dtypes, texts))
 
 
+def cast_to(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """On the CPU, and in this format if it is of floating numbers."""
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+
+
 def _header(names: list[str], shapes: Shapes, dtypes: Mapping[str, torch.dtype], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     start = 0
