@@ -129,9 +129,11 @@ class Loop:
     def _step(self, step: int, micros: list[dict[str, Any]], display: RunDisplay) -> None:
         self._in_step = True
         result = self.stepper.run(step, self.trainer.prepare(step, micros))
-        self.trainer.after_step(step)
+        told = self.trainer.after_step(step)
         self._in_step = False
         self.done = done = step + 1
+        if told:
+            self.settings.track.log(told, done)
         self.readings.push(done, result, self._rates() if self._logged(done) else None)
         self._read(display, leave=1)
         asked = self._asked(done)

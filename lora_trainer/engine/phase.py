@@ -21,6 +21,10 @@ def always(step: int) -> bool:
     return True
 
 
+def nothing(micros: Sequence[Batch]) -> None:
+    """What most phases do before their passes."""
+
+
 @dataclass(frozen=True)
 class Losses:
     """What a phase's loss returns: one value a sample, so that the engine can average over unequal micro-batches."""
@@ -37,7 +41,9 @@ class Phase:
     reach every weight of it; other networks are called bare. It may leave what later phases need in the batch. `due`
     says in which steps the phase takes part, and must not depend on anything that a resumed run does not know.
     `leaves_weights_out` is for modules of which a pass may not reach every weight: DDP then looks for them, which costs
-    time.
+    time. `begin` gets all passes of a step before the first one, for what concerns the whole batch. Several phases may
+    have the same module, weights and optimizer and be due in different steps, but not in fp16, whose scaler lets an
+    optimizer step once.
 
     `fused` steps each weight within the backward pass, so that one gradient is in memory at a time. A `rounding_seed`
     takes the steps of bf16 weights in float32 and rounds them by chance. Both want an optimizer of
@@ -57,6 +63,7 @@ class Phase:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)  # of groups that have their own, by name
     fused: bool = False
     rounding_seed: int | None = None
+    begin: Callable[[Sequence[Batch]], None] = nothing
 
     def factor(self, group: str, step: int) -> float:
         """What the rate of an optimizer's group is multiplied with in this optimizer step."""
@@ -76,6 +83,13 @@ class Phase:
                 weight.requires_grad_(False)
 
 
+def leading(phases: Sequence[Phase]) -> list[Phase]:
+    """The first phase of each optimizer."""
+    return [
+        phase for place, phase in enumerate(phases) if all(p.optimizer is not phase.optimizer for p in phases[:place])
+    ]
+
+
 @dataclass(frozen=True)
 class DrawnPicture:
     """A file that a trainer drew. Its name, under which the trackers show it, is the same over time."""
@@ -88,7 +102,7 @@ class DrawnPicture:
 @contextlib.contextmanager
 def settled(phases: Sequence[Phase]) -> Iterator[None]:
     """Within, the weights are those that a file should have. Afterwards they are again what they were, to the bit."""
-    moved = [phase for phase in phases if callable(getattr(phase.optimizer, "eval", None))]
+    moved = [phase for phase in leading(phases) if callable(getattr(phase.optimizer, "eval", None))]
     kept = [[weight.detach().clone() for weight in phase.weights.values()] for phase in moved]
     for phase in moved:
         set_mode(phase.optimizer, training=False)
@@ -144,7 +158,9 @@ class Trainer(Protocol):
         """What is made of the step's batches on the device, once, before the phases see them."""
         ...
 
-    def after_step(self, step: int) -> None: ...
+    def after_step(self, step: int) -> Mapping[str, float] | None:
+        """What follows a step; gives numbers that the trackers are to have besides, if there are any."""
+        ...
 
     def export(self, stem: Path, done: int) -> Path:
         """Write the result as `stem` with the format's ending, atomically; called in the main process."""

@@ -13,7 +13,7 @@ from lora_trainer.engine.console import console, spoken_time
 from lora_trainer.engine.kept_files import Keep
 from lora_trainer.engine.loop import RunSettings
 from lora_trainer.engine.metrics import memory_gib
-from lora_trainer.engine.phase import Trainer
+from lora_trainer.engine.phase import Trainer, leading
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.step import NonFiniteError, Stepper
@@ -36,7 +36,7 @@ def dry_run(trainer: Trainer, rows: Rows, settings: RunSettings, processes: Proc
     table.add_row("steps", f"{length.steps_per_epoch} an epoch, {length.total_steps} in all, {length.epochs} epochs")
     shared = f" over {processes.world} processes" if processes.world > 1 else ""
     table.add_row("images a step", f"{trainer.total_batch}{shared}")
-    for phase in trainer.phases:
+    for phase in leading(trainer.phases):
         for group in phase.optimizer.param_groups:
             factors = [phase.factor(group["name"], step) for step in range(length.total_steps)]
             if group["lr"] is not None:

@@ -48,7 +48,7 @@ class Stepper:
         self.precision = precision
         self.scaler = precision.scaler()
         self.applied = {phase.name: 0 for phase in phases}
-        self._modules = {phase.name: processes.wrap(phase.module, phase.leaves_weights_out) for phase in phases}
+        self._modules = _wrapped(phases, processes)
         self._fused = {
             phase.name: FusedStep(phase.weights, phase.optimizer, phase.rounding_seed)
             for phase in phases
@@ -69,6 +69,7 @@ class Stepper:
             done = self.applied[phase.name]
             set_rates(phase.optimizer, partial(phase.factor, step=done), done)
             with phase.collecting_gradients(done):
+                phase.begin(micros)
                 sums = self._gradients(phase, micros, collected)
             norm, phase_bad = self._finished(phase) if phase.fused else self._update(phase, sums["loss"])
             bad = torch.maximum(bad, phase_bad)
@@ -177,6 +178,16 @@ class Stepper:
             if not finite
         ]
         return self.processes.gather(found) or self.processes.gather([name for names, _ in collected for name in names])
+
+
+def _wrapped(phases: Sequence[Phase], processes: Processes) -> dict[str, torch.nn.Module]:
+    """The module of each phase under DDP, once for all phases that share it: two would exchange gradients twice."""
+    wrapped: dict[torch.nn.Module, torch.nn.Module] = {}
+    for phase in phases:
+        if phase.module not in wrapped:
+            leaves_out = any(other.leaves_weights_out for other in phases if other.module is phase.module)
+            wrapped[phase.module] = processes.wrap(phase.module, leaves_out)
+    return {phase.name: wrapped[phase.module] for phase in phases}
 
 
 def _problems(phase: Phase, processes: Processes, precision: Precision) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from lora_trainer.engine.optimizers import Group, make_optimizer
-from lora_trainer.engine.phase import Batch, Losses, Phase
+from lora_trainer.engine.phase import Batch, Losses, Phase, leading
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.step import NonFiniteError, Stepper
@@ -106,6 +107,26 @@ class Scaled(Precision):
 
     def scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6)
+
+
+def test_phases_may_share_a_module_and_its_optimizer() -> None:
+    """Here the loss twice in a step is two steps of one optimizer; each phase sees all its passes before the first."""
+    shared, alone = phase("often"), phase()
+    seen: list[int] = []
+    seldom = replace(
+        shared, name="seldom", due=lambda step: step % 2 == 0, begin=lambda micros: seen.append(len(micros))
+    )
+    both = stepper(shared, seldom)
+    assert leading([shared, seldom, alone]) == [shared, alone]
+    passes = [micro([0, 1], 4), micro([2, 3], 4)]
+    for step in range(3):
+        both.run(step, passes)
+    runner = stepper(alone)
+    for step in range(5):
+        runner.run(step, passes)
+    assert (both.applied, seen) == ({"often": 3, "seldom": 2}, [2, 2])
+    for ours, theirs in zip(shared.weights.values(), alone.weights.values(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_an_overflow_of_the_scale_is_skipped_and_the_schedule_waits() -> None:
