@@ -1,4 +1,4 @@
-"""Losses that compare edges: gradients of the luma.
+"""Losses that compare edges: gradients of the luma, or of each colour.
 
 Letters: b batch, h w pixels. Pictures are (b, 3, h, w) from 0 to 1.
 """
@@ -28,6 +28,14 @@ def sobel_edge_loss(output: Tensor, target: Tensor) -> Tensor:
     """(b,) mean squared difference of the gradients, divided by 4."""
     gradients = (torch.cat(sobel(luma_yiq(image)), dim=1) / 4 for image in (output, target))
     return per_sample(squared(*gradients))
+
+
+@full_precision
+def gradient_l1_loss(output: Tensor, target: Tensor) -> Tensor:
+    """(b,) mean absolute difference of the steps from pixel to pixel, to the right and downwards, of each colour."""
+    apart = output - target
+    right, down = apart[..., 1:] - apart[..., :-1], apart[..., 1:, :] - apart[..., :-1, :]
+    return (per_sample(right.abs()) + per_sample(down.abs())) / 2
 
 
 @full_precision

@@ -9,7 +9,7 @@ from scipy.ndimage import correlate
 
 from lora_trainer.draws import torch_generator
 from lora_trainer.errors import Refusal
-from lora_trainer.losses.edges import gradient_variance_loss, sobel, sobel_edge_loss
+from lora_trainer.losses.edges import gradient_l1_loss, gradient_variance_loss, sobel, sobel_edge_loss
 
 RIGHT = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
 
@@ -68,3 +68,11 @@ def test_flat_pictures_have_finite_gradients() -> None:
         loss(x, torch.full((1, 3, 16, 16), 0.5)).sum().backward()
         assert x.grad is not None
         assert x.grad.isfinite().all()
+
+
+def test_gradient_l1_loss() -> None:
+    x, y = pictures()
+    steps = [np.abs(np.diff(x.numpy(), axis=axis) - np.diff(y.numpy(), axis=axis)) for axis in (3, 2)]
+    expected = sum(each.reshape(2, -1).mean(1) for each in steps) / 2
+    np.testing.assert_allclose(gradient_l1_loss(x, y), expected, rtol=1e-9)
+    assert gradient_l1_loss(x, x + 0.5).max() < 1e-12  # brightness is no edge

@@ -37,6 +37,20 @@ def with_jitter(placement: Placement, jitter: float, *key: int | str) -> Placeme
     return replace(placement, resized_px=(resized[0], resized[1]), crop_top_left_px=(top, left))
 
 
+def with_random_part(placement: Placement, most_px: int, *key: int | str) -> Placement:
+    """A part of what the bucket shows, anywhere in it, whose sides are at most so many pixels.
+
+    A function of the key; its size is the same for all pictures of a bucket.
+    """
+    draw = python_random(*key, "part")
+    part = tuple(min(side, most_px) for side in placement.bucket_px)
+    top, left = (
+        start + draw.randint(0, whole - own)
+        for start, whole, own in zip(placement.crop_top_left_px, placement.bucket_px, part, strict=True)
+    )
+    return replace(placement, bucket_px=(part[0], part[1]), crop_top_left_px=(top, left))
+
+
 def is_undersized(size_px: Size, bucket_px: Size) -> bool:
     """Whether a picture has to be enlarged noticeably; one that has a side of the bucket's is as it was meant."""
     (height, width), (bucket_height, bucket_width) = size_px, bucket_px

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from lora_trainer.data.buckets import Size, bucket_sizes, place
-from lora_trainer.data.everydream.placing import bucket_settings, is_undersized, undersized_text, with_jitter
+from lora_trainer.data.everydream.placing import (
+    bucket_settings,
+    is_undersized,
+    undersized_text,
+    with_jitter,
+    with_random_part,
+)
 from lora_trainer.data.survey import Sample
 
 
@@ -45,6 +51,20 @@ def test_jitter_enlarges_a_little_and_cuts_rather_in_the_middle() -> None:
     assert 0.45 < sum(lefts) / 300 < 0.55
     assert sum(0.25 < left < 0.75 for left in lefts) / 300 == pytest.approx(0.75, abs=0.08)
     assert with_jitter(placement, 0.02, 1, 7) == with_jitter(placement, 0.02, 1, 7)
+
+
+def test_a_part_lies_anywhere_in_what_the_bucket_shows() -> None:
+    placement = place(100, 600, bucket_settings(512))  # a bucket of 256 x 1024
+    height, width = placement.bucket_px
+    parts = [with_random_part(placement, 320, 1, step) for step in range(400)]
+    assert {part.bucket_px for part in parts} == {(256, 320)}
+    assert {part.crop_top_left_px[0] for part in parts} == {placement.crop_top_left_px[0]}
+    lefts = [part.crop_top_left_px[1] - placement.crop_top_left_px[1] for part in parts]
+    assert min(lefts) >= 0
+    assert max(lefts) <= width - 320
+    assert max(lefts) - min(lefts) > 0.95 * (width - 320)
+    assert sum(lefts) / 400 == pytest.approx((width - 320) / 2, rel=0.1)
+    assert with_random_part(placement, 9999, 1, 0) == placement
 
 
 def test_small_pictures_are_listed() -> None:
