@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_trainer.data.image_listing import first_of, listed
+
 Label = int | tuple[float, ...]
 
-NAMED_AT_MOST = 20
 EXAMPLE = '"labels": [["00000/img00000000.png", 6], ...]'
 KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 MOST_CLASSES = 100_000  # a one-hot label is as long
@@ -86,7 +87,7 @@ def read_labels(data: bytes) -> dict[str, Label]:
         else:
             labels[name] = label
     if problems:
-        raise BadLabels(*_first(problems))
+        raise BadLabels(*first_of(problems))
     return labels
 
 
@@ -94,18 +95,17 @@ def labels_of(names: Sequence[str], labels: Mapping[str, Label]) -> ImageLabels:
     """The labels of these pictures in their order. Raises BadLabels."""
     problems = []
     if strange := sorted(labels.keys() - set(names)):
-        problems.append(f"labels of files that are not there: {_listed(strange)}; take them out")
+        problems.append(f"labels of files that are not there: {listed(strange)}; take them out")
     if missing := [name for name in names if name not in labels]:
-        problems.append(f"no label for {_listed(missing)}; add them, or take the pictures out")
+        problems.append(f"no label for {listed(missing)}; add them, or take the pictures out")
     if len(kinds := {_length(label) for label in labels.values()}) > 1:
-        problems.append(f"labels of different kinds: {_listed(_one_of_each(labels, sorted(kinds)))}; give all the same")
+        problems.append(f"labels of different kinds: {listed(_one_of_each(labels, sorted(kinds)))}; give all the same")
     if problems:
         raise BadLabels(*problems)
     found = [labels[name] for name in names]
     if kinds == {0}:
-        return ImageLabels(
-            np.array(found, np.int64), 1 + max(each for each in labels.values() if isinstance(each, int))
-        )
+        classes = np.array(found, np.int64)
+        return ImageLabels(classes, int(classes.max()) + 1)
     return ImageLabels(np.array(found, np.float32), kinds.pop())
 
 
@@ -152,21 +152,9 @@ def _plain(label: Label) -> int | list[float]:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "object", list: "list", str: "text", bool: "truth value", type(None): "null"}.get(
-        type(value), "number"
-    )
+    return KINDS.get(type(value), "a number")
 
 
 def _shortened(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _first(problems: Sequence[str]) -> list[str]:
-    more = len(problems) - NAMED_AT_MOST
-    return [*problems[:NAMED_AT_MOST], *([f"... and {more} more"] if more > 0 else [])]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

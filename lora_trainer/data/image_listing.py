@@ -70,6 +70,18 @@ def largest_bytes(name: str) -> int:
     return LARGEST_LABELS if PurePosixPath(name).name == LABELS else LARGEST_PICTURE
 
 
+def listed(names: Sequence[str]) -> str:
+    """`a.png, b.png`: the first ones of many, and how many more."""
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def first_of(problems: Sequence[str]) -> list[str]:
+    """The first ones of many, and how many more."""
+    more = len(problems) - NAMED_AT_MOST
+    return [*problems[:NAMED_AT_MOST], *([f"... and {more} more"] if more > 0 else [])]
+
+
 def entries_digest(entries: Sequence[Entry]) -> str:
     """Of names, sizes and checksums."""
     digest = blake2b(digest_size=16)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lora_trainer.data.image_header import Header
-from lora_trainer.data.image_listing import NAMED_AT_MOST
+from lora_trainer.data.image_listing import listed
 
 SMALLEST_PX = 8
 
@@ -46,12 +46,6 @@ def is_power_of_two(side_px: int) -> bool:
 def power_of_two_below(side_px: int) -> int:
     """The largest that is not above the side, so that nothing is enlarged, except to the smallest one."""
     return max(SMALLEST_PX, 1 << max(0, side_px.bit_length() - 1))
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a.png, b.png`: the first ones of many, and how many more."""
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Tool:

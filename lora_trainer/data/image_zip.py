@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_trainer.data.image_listing import (
-    NAMED_AT_MOST,
     Entry,
     Listing,
+    first_of,
     is_left_out,
     is_wanted,
     largest_bytes,
@@ -38,8 +38,7 @@ class ImageZip:
         """Raises Refusal that names entries which have no business in a zip of pictures (the first 20)."""
         opened = _open(self.path)
         if problems := [f"{self.path}: {problem}" for problem in opened.problems()]:
-            more = len(problems) - NAMED_AT_MOST
-            raise Refusal(*problems[:NAMED_AT_MOST], *([f"... and {more} more"] if more > 0 else []))
+            raise Refusal(*first_of(problems))
         files = [Entry(name, info.file_size, f"{info.CRC:08x}") for name, info in opened.entries.items()]
         return listing_of(self.path, files)
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from lora_trainer.data.image_archive import ImageArchive, open_archive
 from lora_trainer.data.image_header import HEAD_BYTES, Header, read_header
 from lora_trainer.data.image_labels import BadLabels, ImageLabels, labels_of, read_labels
-from lora_trainer.data.image_listing import LABELS, NAMED_AT_MOST, Entry, Listing, entries_digest
-from lora_trainer.data.image_misfits import listed, misfits
+from lora_trainer.data.image_listing import LABELS, Entry, Listing, entries_digest, first_of, listed
+from lora_trainer.data.image_misfits import misfits
 from lora_trainer.data.images import BadPicture, decode
 from lora_trainer.data.pixel_file import PixelFolder, Unfinished, mapped
 from lora_trainer.errors import Refusal
@@ -153,8 +153,7 @@ def _headers(
             problems.append(_bad(archive.path, entry.name, error))
         if progress is not None:
             progress(done, len(entries))
-    more = len(problems) - NAMED_AT_MOST
-    return headers, marked, [*problems[:NAMED_AT_MOST], *([f"... and {more} more pictures"] if more > 0 else [])]
+    return headers, marked, first_of(problems)
 
 
 def _labels(archive: ImageArchive, listing: Listing, cond: bool) -> tuple[ImageLabels | None, list[str], list[str]]:

@@ -179,7 +179,7 @@ def test_only_the_first_of_many_are_named(write_set: WriteSet) -> None:
     assert "19.png (8 x 16) and 10 more; use:" in problem
     broken = {f"{number:02d}.png": b"x" for number in range(30)}
     problems = refusal(write_set(broken))
-    assert (len(problems), problems[-1]) == (21, "... and 10 more pictures")
+    assert (len(problems), problems[-1]) == (21, "... and 10 more")
 
 
 @pytest.mark.parametrize(
