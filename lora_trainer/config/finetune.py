@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -18,7 +20,7 @@ ADAPTIVE_RATE = 1.0
 RATE_EXPONENT = 0.55  # of scale_lr
 SAME = "same"  # as for the UNet
 MINUTES_BETWEEN_MODELS = 20.0
-ATTENTION = {"sdp": "sdpa", "slice": "sdpa", "xformers": "xformers"}
+ATTENTION: dict[str, Literal["sdpa", "xformers"]] = {"sdp": "sdpa", "slice": "sdpa", "xformers": "xformers"}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
@@ -34,7 +36,7 @@ class FinetunePreset(
         return "no" if self.disable_amp else self.mixed_precision
 
     @property
-    def attention(self) -> str:
+    def attention(self) -> Literal["sdpa", "xformers"]:
         """The kernel under the name that the other trainers use."""
         return ATTENTION[self.attn_type]
 
@@ -54,6 +56,17 @@ class FinetunePreset(
     def averages(self) -> bool:
         """Whether there is a second, averaged model."""
         return bool(self.ema_decay_rate or self.ema_strength_target)
+
+    def ema_decay(self, total_steps: int) -> float:
+        """The share of the average that stays at an update."""
+        if not self.ema_strength_target:
+            return self.ema_decay_rate
+        return float(self.ema_strength_target ** (self.ema_update_interval / total_steps))
+
+    @property
+    def ema_place(self) -> str | None:
+        """The device of the average; None is that of the weights."""
+        return "cpu" if self.ema_device == "cpu" else None
 
     @property
     def validates(self) -> bool:

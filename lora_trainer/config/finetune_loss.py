@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from lora_trainer.config.kinds import AnyCase, NotNegative, Number, PathText, Positive, Share, Switch, Whole
-from lora_trainer.config.setting import not_yet, setting
+from lora_trainer.config.setting import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,4 @@ class MovingAverage:
     ema_sample_ema_model: Switch = setting(
         False, "Draw the previews with the average; with ema_sample_nonema_model, with both.", may_change=True
     )
-    ema_resume_model: PathText = setting(
-        "", "A model to begin the average with, in place of resume_ckpt's weights.", effect=not_yet()
-    )
+    ema_resume_model: PathText = setting("", "A model to begin the average with, in place of resume_ckpt's weights.")

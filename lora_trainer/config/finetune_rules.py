@@ -142,6 +142,7 @@ def moving_average(preset: FinetunePreset) -> Findings:
         yield from _idle(preset, text, "ema_update_interval", calm=500)
         yield from _idle(preset, text, "ema_device", calm="cpu")
         yield from _idle(preset, text, "ema_sample_nonema_model", "ema_sample_ema_model")
+        yield from _idle(preset, text, "ema_resume_model", calm="")
         return
     if preset.ema_strength_target:
         yield from _idle(preset, "ema_strength_target is set", "ema_decay_rate")

@@ -9,6 +9,9 @@ from types import MappingProxyType
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.entries import Entry
 from lora_trainer.config.findings import Rule
+from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.config.finetune_rules import FINETUNE_RULES
+from lora_trainer.config.finetune_sections import unfold_everydream
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.lora_rules import LORA_RULES
 from lora_trainer.config.super_resolution import SuperResolutionPreset
@@ -38,6 +41,9 @@ DEFAULT_TRAINER = "lora"  # a kohya_ss GUI preset does not say what it is for
 TRAINERS = MappingProxyType(
     {
         "lora": Trainer(LoraPreset, LORA_RULES, with_gui_keys=True),
+        "finetune": Trainer(
+            FinetunePreset, FINETUNE_RULES, unfold=unfold_everydream, told_by=("resume_ckpt", "data_root")
+        ),
         "super_resolution": Trainer(
             SuperResolutionPreset,
             SUPER_RESOLUTION_RULES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -112,6 +112,15 @@ class Ema:
                 weight.copy_(self._aside.pop(name))
 
     @torch.no_grad()
+    def begin_with(self, values: Mapping[str, Tensor], source: str) -> None:
+        """Let the average begin with other values than the module's. Raises Refusal, which names their source."""
+        problem = next((name for name, average in self._averages.items() if _shape(values, name) != average.shape), "")
+        if problem:
+            raise Refusal(f"{source}: {problem} is missing or of another size; give a model of the same kind")
+        for name, average in self._averages.items():
+            average.copy_(values[name])
+
+    @torch.no_grad()
     def weights(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """The module's state dict with the averages in place of the weights, on the CPU; what is not floating keeps
         its format. Each tensor is a copy."""
@@ -144,6 +153,10 @@ class Ema:
             )
         for name, average in self._averages.items():
             average.copy_(state[name])
+
+
+def _shape(values: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return values[name].shape if name in values else None
 
 
 def _exported(tensor: Tensor, dtype: torch.dtype) -> Tensor:

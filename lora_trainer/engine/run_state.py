@@ -68,8 +68,10 @@ class RunState:
 
     def _phase(self, phase: Phase) -> dict[str, Any]:
         return {
-            "weights": {name: weight.detach().cpu().clone() for name, weight in phase.weights.items()},
-            "buffers": {name: buffer.detach().cpu().clone() for name, buffer in kept_buffers(phase.module).items()},
+            "weights": {name: weight.detach().to("cpu", copy=True) for name, weight in phase.weights.items()},
+            "buffers": {
+                name: buffer.detach().to("cpu", copy=True) for name, buffer in kept_buffers(phase.module).items()
+            },
             "optimizer": phase.optimizer.state_dict(),
             "made": made_of(phase.optimizer),
             "applied": self.stepper.applied[phase.name],

@@ -18,6 +18,7 @@ from lora_trainer.atomic import write_text
 from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import Kind
 from lora_trainer.models.detect_folder import INDEX, WEIGHT_SUFFIXES, read_json
+from lora_trainer.models.tensor_files import cast_to, write_tensor_file
 
 M = TypeVar("M")  # a model of diffusers or transformers
 
@@ -95,12 +96,19 @@ def read_configs(folder: Path, parts: tuple[str, ...]) -> dict[str, dict[str, An
     return {part: read_json(file) for part, file in files.items() if file.is_file()}
 
 
-def save_folder(folder: Path, kind: Kind, models: Mapping[str, Any], scheduler: Mapping[str, Any]) -> None:
-    """Write models and tokenizers (by part) so that diffusers' pipelines load the folder."""
+def save_folder(
+    folder: Path,
+    kind: Kind,
+    models: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write models and tokenizers (by part) so that diffusers' pipelines load the folder; the weights as they are, or
+    in this format."""
     index: dict[str, Any] = {"_class_name": _PIPELINES[kind], "_diffusers_version": diffusers.__version__}
     for part, model in models.items():
         with _no_progress_bars():
-            model.save_pretrained(str(folder / part))
+            _save_part(model, folder / part, dtype)
         index[part] = [type(model).__module__.partition(".")[0], type(model).__name__]
         if isinstance(model, CLIPTokenizer):
             _save_vocabulary(model, folder / part)
@@ -110,6 +118,24 @@ def save_folder(folder: Path, kind: Kind, models: Mapping[str, Any], scheduler: 
     if kind != "sdxl":
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
     write_text(folder / INDEX, _json(index))
+
+
+def _save_part(model: Any, place: Path, dtype: torch.dtype | None) -> None:
+    """A model or a tokenizer. Of a large model in another format no second copy is made."""
+    if isinstance(model, PreTrainedModel) and dtype not in (None, model.dtype):
+        model.save_pretrained(place, state_dict={name: cast_to(t, dtype) for name, t in model.state_dict().items()})
+    elif isinstance(model, diffusers.ModelMixin) and dtype not in (None, model.dtype):
+        model.save_config(place)
+        tensors = model.state_dict()
+        write_tensor_file(
+            place / f"{_WHOLE_FILES[0]}.safetensors",
+            {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+            {name: dtype if tensor.is_floating_point() else tensor.dtype for name, tensor in tensors.items()},
+            tensors.__getitem__,
+            {"format": "pt"},
+        )
+    else:
+        model.save_pretrained(place)
 
 
 def _save_vocabulary(tokenizer: CLIPTokenizer, place: Path) -> None:

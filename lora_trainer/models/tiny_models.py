@@ -95,11 +95,8 @@ def make_tiny_model(kind: str, out: Path, single_file: bool, seed: int = 0) -> N
     if single_file:
         write_base_file(out, base, DTYPE)
         return
-    parts: dict[str, Any] = {"unet": base.unet, "vae": base.vae}
-    for text, encoder, tokenizer in zip(TEXT_PARTS[base.kind], base.text_encoders, base.tokenizers, strict=True):
-        parts |= {text.name: encoder, text.tokenizer: tokenizer}
     with staged_folder(out) as staged:
-        save_folder(staged, base.kind, parts, base.configs["scheduler"])
+        save_folder(staged, base.kind, base.parts, base.configs["scheduler"])
 
 
 def tiny_base(kind: str, seed: int = 0) -> BaseModel:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.reader import Loaded
+from lora_trainer.config.yaml_file import read_yaml
 from lora_trainer.engine.optimizers import optimizer_problems
 from lora_trainer.errors import Refusal
+from lora_trainer.models.base_configs import Kind
+from lora_trainer.models.checkpoint import Checkpoint, Prediction
+from lora_trainer.models.detect import detect
 from lora_trainer.models.newest_model import newest_model
 from lora_trainer.trainers.finetune_prompts import PromptFile, Situation, read_prompt_file
 
 FIND_LAST = "findlast"
+MAY_PREDICT_EITHER: Kind = "sd21"
 
 
 def finetune_problems(loaded: Loaded) -> list[str]:
@@ -31,6 +38,48 @@ def finetune_problems(loaded: Loaded) -> list[str]:
             sentence = loaded.wrong(problem, key)
             found += [sentence] if sentence not in found else []
     return found
+
+
+def base_model(preset: FinetunePreset) -> Checkpoint:
+    """The model that is trained on, with what it predicts; a .ckpt says what it is only when it is read. Raises
+    Refusal."""
+    checkpoint = detect(base_model_path(preset))
+    wanted: Any = preset.prediction_type
+    if wanted != "auto":
+        if checkpoint.prediction not in (None, wanted):
+            raise Refusal(
+                f"{checkpoint.path}: this model predicts {checkpoint.prediction} ({checkpoint.evidence}), but "
+                f'prediction_type is {wanted}; write "auto", or give another model'
+            )
+        return replace(checkpoint, prediction=wanted)
+    if checkpoint.prediction is None:
+        checkpoint = replace(checkpoint, prediction=_told_by_yaml(checkpoint.path))
+    if checkpoint.prediction is None and checkpoint.kind not in (None, MAY_PREDICT_EITHER):
+        checkpoint = replace(checkpoint, prediction="epsilon")
+    check_prediction(checkpoint)
+    return checkpoint
+
+
+def check_prediction(checkpoint: Checkpoint) -> None:
+    """Raises Refusal for a model of which nothing says what it predicts: a night of training would be for nothing."""
+    if checkpoint.kind == MAY_PREDICT_EITHER and checkpoint.prediction is None:
+        raise Refusal(
+            f"{checkpoint.path}: nothing says whether this Stable Diffusion 2.x model predicts noise or v; set "
+            'prediction_type to "v_prediction" for a model of 768 pixels, or to "epsilon" for one of 512'
+        )
+
+
+def _told_by_yaml(model: Path) -> Prediction | None:
+    """By the .yaml file that Stable Diffusion 2.x came with, and that EveryDream2 writes, if it lies beside."""
+    path = model.with_suffix(".yaml")
+    if not path.is_file():
+        return None
+    content = read_yaml(path)
+    for key in ("model", "params"):
+        content = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return None
+    return "v_prediction" if content.get("parameterization") == "v" else "epsilon"
 
 
 def base_model_path(preset: FinetunePreset) -> Path:

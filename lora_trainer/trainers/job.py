@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.engine.cadence import NEVER, Cadence
@@ -11,6 +12,9 @@ from lora_trainer.engine.hub import HubSettings
 from lora_trainer.engine.kept_files import KEEP_ALL, SD_SCRIPTS_NAMES, Keep, Names
 from lora_trainer.engine.resume import NOTHING_RESUMED, Resumed
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
+from lora_trainer.errors import Refusal
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,12 @@ class Job:
     def workers(self) -> int:
         """Processes that read the data beside the training; 0 is a thread."""
         return 0
+
+
+def attempt(look: Callable[[], T], problems: list[str]) -> T | None:
+    """What a look finds, or None with its problems added, so that a person hears of all of them at once."""
+    try:
+        return look()
+    except Refusal as refusal:
+        problems.extend(problem for problem in refusal.problems if problem not in problems)
+        return None

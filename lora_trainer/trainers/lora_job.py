@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 from lora_trainer.models.detect import Checkpoint, check_agreement, detect
 from lora_trainer.models.weights_identity import weights_identity
-from lora_trainer.trainers.job import Job
+from lora_trainer.trainers.job import Job, attempt
 from lora_trainer.trainers.lora_checks import lora_problems
 from lora_trainer.trainers.lora_data import data_sets, read_pictures, training_set
 from lora_trainer.trainers.lora_resume import check_resume
@@ -157,9 +156,9 @@ def inspect_lora(loaded: Loaded, world: int, seed: int) -> LoraJob:
     preset = loaded.preset
     assert isinstance(preset, LoraPreset)
     problems = lora_problems(loaded)
-    checkpoint = _found(lambda: _base(preset), problems)
-    prompts = _found(lambda: read_prompts(preset.sample_prompts, seed), problems)
-    found = _found(lambda: training_set(preset, seed), problems)
+    checkpoint = attempt(lambda: _base(preset), problems)
+    prompts = attempt(lambda: read_prompts(preset.sample_prompts, seed), problems)
+    found = attempt(lambda: training_set(preset, seed), problems)
     if preset.vae and not Path(preset.vae).exists():
         problems.append(f"vae: {preset.vae}: there is no such file or folder")
     if problems or checkpoint is None or found is None or prompts is None:
@@ -175,10 +174,10 @@ def check_lora(loaded: Loaded) -> None:
     preset = loaded.preset
     assert isinstance(preset, LoraPreset)
     problems = lora_problems(loaded)
-    _found(lambda: _base(preset), problems)
-    _found(lambda: read_prompts(preset.sample_prompts, 0), problems)
-    _found(lambda: read_pictures(preset, data_sets(preset)), problems)
-    _found(lambda: check_resume(preset), problems)
+    attempt(lambda: _base(preset), problems)
+    attempt(lambda: read_prompts(preset.sample_prompts, 0), problems)
+    attempt(lambda: read_pictures(preset, data_sets(preset)), problems)
+    attempt(lambda: check_resume(preset), problems)
     if problems:
         raise Refusal(*problems)
 
@@ -186,15 +185,6 @@ def check_lora(loaded: Loaded) -> None:
 def _base(preset: LoraPreset) -> Checkpoint:
     checkpoint = detect(Path(preset.pretrained_model_name_or_path))
     return check_agreement(checkpoint, sdxl=preset.sdxl, v2=preset.v2, v_parameterization=preset.v_parameterization)
-
-
-def _found(look: Callable[[], Any], problems: list[str]) -> Any:
-    """What a look finds, or None with its problems added, so that a person hears of all of them at once."""
-    try:
-        return look()
-    except Refusal as refusal:
-        problems.extend(refusal.problems)
-        return None
 
 
 def _fingerprint(loaded: Loaded, job: LoraJob) -> dict[str, Any]:

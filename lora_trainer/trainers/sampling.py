@@ -82,6 +82,7 @@ class Drawing:
     clip_skip: int
     sampler: Sampler
     weighted: bool = False  # whether prompts hold weights, as captions do with weighted_captions
+    dtype: torch.dtype | None = None  # of the passes; None: that of the UNet's weights
 
     @torch.no_grad()
     def draw(self, prompt: SamplePrompt) -> Image.Image:
@@ -97,7 +98,7 @@ class Drawing:
 
     def _denoise(self, prompt: SamplePrompt) -> Tensor:
         """(1, 4, h, w) the latents after all steps. Noise comes from the CPU, so it is the same on every device."""
-        device, dtype = self.unet.device, self.unet.dtype
+        device, dtype = self.unet.device, self.dtype or self.unet.dtype
         sampler = replace(self.sampler, name=prompt.sampler) if prompt.sampler else self.sampler
         scheduler = sampler.scheduler()
         scheduler.set_timesteps(prompt.steps)
@@ -131,7 +132,7 @@ class Drawing:
         chunks = max(self._chunks(text) for text in texts)
         batch = CaptionTokens(self.tokenizers, CHUNK_WORDS * chunks, self.weighted).batch(texts)
         ids, weights = ([each.to(device) for each in batch.get(key, ())] for key in ("token_ids", "token_weights"))
-        dtype = self.unet.dtype
+        dtype = self.dtype or self.unet.dtype
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             condition = encode_prompts(self.kind, list(self.text_encoders), ids, self.clip_skip, weights or None)
         pooled = condition.pooled

@@ -40,6 +40,15 @@ STARTS: Mapping[str, Start] = {
         plan="lora_trainer.trainers.lora_plan:plan_lora",
         resume="lora_trainer.trainers.lora_resume:find_resumed",
     ),
+    "finetune": Start(
+        memory_advice="In this order: gradient_checkpointing true, cache_latents true, AdamW8bit or Adafactor, "
+        "mixed_precision bf16 with full_bf16 and fused_backward_pass, ema_device cpu, a smaller batch_size with more "
+        "grad_accum, disable_textenc_training, a smaller resolution",
+        check="lora_trainer.trainers.finetune_job:check_finetune",
+        inspect="lora_trainer.trainers.finetune_job:inspect_finetune",
+        build="lora_trainer.trainers.finetune:build_finetune",
+        plan="lora_trainer.trainers.finetune_plan:plan_finetune",
+    ),
     "super_resolution": Start(
         memory_advice="In this order: mixed_precision bf16, a smaller batch_size_per_gpu with a larger accum_iter, a "
         "smaller lq_size",

@@ -10,15 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from lora_trainer.config import reader
 from lora_trainer.config.finetune import FinetunePreset
-from lora_trainer.config.finetune_rules import FINETUNE_RULES
-from lora_trainer.config.finetune_sections import unfold_everydream
 from lora_trainer.config.problems import PresetError
 from lora_trainer.config.reader import Loaded, load_preset
-from lora_trainer.config.trainers import TRAINERS, Trainer
 
-FINETUNE = Trainer(FinetunePreset, FINETUNE_RULES, unfold=unfold_everydream, told_by=("resume_ckpt", "data_root"))
 TRAIN_JSON: Mapping[str, Any] = MappingProxyType({  # every key of the program's own file, with its nulls
     "batch_size": 10, "ckpt_every_n_minutes": None, "clip_grad_norm": None, "clip_skip": 0, "cond_dropout": 0.04,
     "data_root": "X:\\my_project_data\\project_abc", "disable_amp": False, "disable_textenc_training": False,
@@ -55,9 +50,8 @@ Load = Callable[..., Loaded]
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(tmp_path: Path) -> Load:
     """Load the keys that must be there and more, from a file `train.json`."""
-    monkeypatch.setattr(reader, "TRAINERS", {**TRAINERS, "finetune": FINETUNE})
 
     def read(*overrides: str, **keys: Any) -> Loaded:
         path = tmp_path / "train.json"

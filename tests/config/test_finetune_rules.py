@@ -9,15 +9,8 @@ from typing import Any
 
 import pytest
 
-from lora_trainer.config import reader
-from lora_trainer.config.finetune import FinetunePreset
-from lora_trainer.config.finetune_rules import FINETUNE_RULES
-from lora_trainer.config.finetune_sections import unfold_everydream
 from lora_trainer.config.problems import PresetError
 from lora_trainer.config.reader import Loaded, load_preset
-from lora_trainer.config.trainers import TRAINERS, Trainer
-
-FINETUNE = Trainer(FinetunePreset, FINETUNE_RULES, unfold=unfold_everydream)
 
 Load = Callable[..., Loaded]
 
@@ -26,8 +19,7 @@ FULL_BF16 = {"full_bf16": True, "mixed_precision": "bf16"}
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    monkeypatch.setattr(reader, "TRAINERS", {**TRAINERS, "finetune": FINETUNE})
+def load(tmp_path: Path) -> Load:
 
     def read(**keys: Any) -> Loaded:
         path = tmp_path / "preset.json"

@@ -16,6 +16,7 @@ from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.problems import PresetError
 from lora_trainer.config.reader import Loaded, load_preset
 from lora_trainer.config.setting import keys_of
+from lora_trainer.config.trainers import TRAINERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PDXL = ROOT / "presets" / "pdxl.json"
@@ -233,7 +234,10 @@ def test_what_is_read_in_another_way_is_noted(
         ({"use_wandb": "perhaps"}, '6:16 use_wandb: found "perhaps"; write true or false'),
         ({"LoRA_type": "LoCom"}, WRONG_TYPE),
         ({"optimizer": "dadaptadan2"}, WRONG_OPTIMIZER),
-        ({"trainer": "lorra"}, '6:14 trainer: found "lorra"; write one of lora, super_resolution; did you mean lora?'),
+        (
+            {"trainer": "lorra"},
+            f'6:14 trainer: found "lorra"; write one of {", ".join(TRAINERS)}; did you mean lora?',
+        ),
         ({"wandb_api_key": ["S3CRET"]}, "6:20 wandb_api_key: write text that is kept secret"),
     ],
 )

@@ -1,0 +1,32 @@
+"""What a dry run tells of a fine-tuning before its trial step."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lora_trainer.models.checkpoint import KIND_WORDS
+from lora_trainer.trainers.finetune import FinetuneTrainer
+from lora_trainer.trainers.finetune_optimization import spoken_rates
+
+
+def plan_finetune(trainer: FinetuneTrainer) -> list[tuple[str, str]]:
+    """Rows of a name and a text."""
+    job, base = trainer.job, trainer.base
+    trained = job.pictures.trained
+    shapes = Counter(sample.placement.bucket_px for sample in trained.samples)
+    buckets = ", ".join(f"{width} x {height}: {count}" for (height, width), count in sorted(shapes.items()))
+    weights = trainer.phases[0].weights
+    numbers = {
+        name: sum(weight.numel() for path, weight in weights.items() if path.startswith(prefix))
+        for name, prefix in (("UNet", "unet."), ("text encoder", "text_encoders."))
+    }
+    parts = " and ".join(f"{count:,} of the {name}" for name, count in numbers.items() if count)
+    rows = [
+        ("base model", f"{job.checkpoint.path} ({KIND_WORDS[base.kind]}, predicts {base.prediction})"),
+        ("pictures", f"{len(trained.items)} in {job.preset.data_root}"),
+        *(("measured", f"{len(pictures.items)} pictures as loss/{name}") for name, pictures in job.pictures.measured),
+        ("shapes", buckets),
+        ("trained", f"{parts} numbers"),
+        *(("rates", line) for line in spoken_rates(job.preset, trainer.rates, job.total_batch)),
+    ]
+    return rows
