@@ -1,10 +1,11 @@
 """Turn another program's configuration into a JSON preset, and say what could not be carried over.
 
 It is recognised by its content: a YAML file of traiNNer-redux; a TOML file of sd-scripts (--config_file); a text, shell
-script or batch file that calls sd-scripts' train_network.py or sdxl_train_network.py. That command can also be given
-after --:
+script or batch file that calls sd-scripts' train_network.py or sdxl_train_network.py, or the train.py of StyleGAN3 or
+CREPS. That command can also be given after --:
 
     python -m tools.convert_preset presets/mine.json -- accelerate launch sdxl_train_network.py --network_dim 8
+    python -m tools.convert_preset presets/mine.json -- python train.py --cfg=creps --gpus=8 --batch=32 --gamma=8.2
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tools.sd_scripts_preset import (
     read_command_line,
     toml_arguments,
 )
+from tools.stylegan_preset import convert_gan, gan_command_words, is_gan_command
 
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")  # 2e-4, which YAML 1.1 takes for a word
 FIRST = (
@@ -108,6 +110,8 @@ def convert(source: Path, output_dir: str, *, sdxl: bool = False) -> Converted:
         raise Refusal(f"{source}: is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     if text.lstrip().startswith("{"):
         raise Refusal(f"{source}: is JSON; a preset of kohya_ss or traiNNer-redux in JSON is read as it is")
+    if words := gan_command_words(text):
+        return convert_gan(words)
     if is_command_line(text):
         return convert_sd_scripts(read_command_line(text, source.parent, Path()))
     arguments = toml_arguments(source, text)
@@ -126,7 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
     target = options.target or options.source.with_suffix(".json")
     try:
         if command:
-            converted = convert_sd_scripts(read_command(command))
+            gan = is_gan_command(command)
+            converted = convert_gan(command) if gan else convert_sd_scripts(read_command(command))
         else:
             converted = convert(options.source, options.output_dir, sdxl=options.sdxl)
         if options.output_dir:

@@ -53,6 +53,10 @@ def precision(preset: GanPreset) -> Findings:
 
 
 def folder(preset: GanPreset) -> Findings:
+    if not preset.output_dir:
+        text = "missing; write it, for example training-runs/my_run, or outdir, the folder of all runs"
+        yield error(text, "output_dir", "outdir")
+        return
     gamma = "" if preset.gamma is None else str(preset.gamma)
     named = {"cfg": preset.cfg, "data": preset.data, "batch": str(preset.batch), "gamma": gamma, "desc": preset.desc}
     if preset.output_dir != run_folder(preset.outdir, **named):

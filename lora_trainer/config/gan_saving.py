@@ -54,7 +54,6 @@ class Run(common.Run):
         "",
         "The folder of the run: snapshots, images, metrics, checkpoint and logs are written there. Without it, a "
         "folder in outdir that is named after cfg, data, batch, gamma and desc.",
-        required=True,
         example="training-runs/my_run",
         may_change=True,
     )
@@ -63,7 +62,12 @@ class Run(common.Run):
         "The name of the snapshots, before the number of kimg: network-snapshot-000200.safetensors.",
         may_change=True,
     )
-    outdir: PathText = setting("", "The folder of all runs; read where output_dir is not given.", may_change=True)
+    outdir: PathText = setting(
+        "",
+        "The folder of all runs; read where output_dir is not given.",
+        example="training-runs",
+        may_change=True,
+    )
     desc: FileName = setting(
         "", "The end of the run's folder in outdir, where output_dir is not given.", may_change=True
     )

@@ -16,11 +16,11 @@ def unfold_gan(written: Mapping[str, Entry]) -> dict[str, Entry]:
     """The keys with `output_dir`, where only `outdir` is given."""
     flat = dict(written)
     root, present = flat.get("outdir"), flat.get("output_dir")
-    if root is None or root.is_blank or not isinstance(root.value, str) or (present and not present.is_blank):
+    is_path = root is not None and isinstance(root.value, str) and not root.is_blank and not root.is_placeholder
+    if root is None or not is_path or (present and not present.is_blank):
         return flat
     said = {key: _said(flat.get(key)) for key in ("cfg", "data", "batch", "gamma", "desc")}
-    path = root.value if root.is_placeholder else run_folder(_said(root), **said)
-    flat["output_dir"] = replace(root, key="output_dir", value=path, text=None)
+    flat["output_dir"] = replace(root, key="output_dir", value=run_folder(_said(root), **said), text=None)
     return flat
 
 

@@ -114,9 +114,11 @@ def test_the_run_folder_is_made_of_outdir_and_the_options_unless_it_is_given(loa
     loaded = load(outdir="runs", desc="a")
     assert loaded.preset.output_dir == "out"
     assert loaded.inert == {"outdir": "output_dir is given", "desc": "output_dir is given"}
-    assert "output_dir: missing" in problems(load, output_dir=None)[0]
-    found = problems(load, output_dir=None, outdir="...")
-    assert any("output_dir: still the placeholder ..." in problem for problem in found)
+    (found,) = problems(load, output_dir=None)
+    assert found.endswith("output_dir: missing; write it, for example training-runs/my_run, or outdir, the folder of "
+                          "all runs")  # fmt: skip
+    (found,) = problems(load, output_dir=None, outdir="...")
+    assert "outdir: still the placeholder ..." in found
 
 
 @pytest.mark.parametrize(
