@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import blake2b
 
+from lora_trainer.data.image_archive import ImageArchive
+from lora_trainer.data.image_listing import Entry, bad_file, first_of
 from lora_trainer.data.images import SIXTEEN_BIT, BadPicture, open_header
+
+Progress = Callable[[int, int], None]  # done, total
 
 HEAD_BYTES = 16384  # where nearly every picture says what it is
 GREY = ("1", "L", "LA", "La", "F", *SIXTEEN_BIT)
@@ -19,6 +25,24 @@ class Header:
     size_px: tuple[int, int]
     channels: int
     has_alpha: bool
+
+
+def read_headers(
+    archive: ImageArchive, entries: Sequence[Entry], progress: Progress | None = None
+) -> tuple[dict[str, Header], list[Entry], list[str]]:
+    """What each picture is, the entries with checksums, and a sentence for each that cannot be read (the first 20)."""
+    headers: dict[str, Header] = {}
+    marked, problems = [], []
+    for done, entry in enumerate(entries, 1):
+        try:
+            head = archive.head(entry.name, HEAD_BYTES)
+            headers[entry.name] = read_header(head, partial(archive.read, entry.name))
+            marked.append(entry if entry.checksum else replace(entry, checksum=blake2b(head).hexdigest()))
+        except BadPicture as error:
+            problems.append(bad_file(archive.path, entry.name, error))
+        if progress is not None:
+            progress(done, len(entries))
+    return headers, marked, first_of(problems)
 
 
 def read_header(head: bytes, whole: Callable[[], bytes]) -> Header:

@@ -82,6 +82,11 @@ def first_of(problems: Sequence[str]) -> list[str]:
     return [*problems[:NAMED_AT_MOST], *([f"... and {more} more"] if more > 0 else [])]
 
 
+def bad_file(path: Path, name: str, error: Exception) -> str:
+    """The sentence about a picture of this archive that cannot be read."""
+    return f"{path}: {name}: {error}; replace it, or take it out"
+
+
 def entries_digest(entries: Sequence[Entry]) -> str:
     """Of names, sizes and checksums."""
     digest = blake2b(digest_size=16)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -15,16 +14,15 @@ import PIL
 from numpy.typing import NDArray
 
 from lora_trainer.data.image_archive import ImageArchive, open_archive
-from lora_trainer.data.image_header import HEAD_BYTES, Header, read_header
+from lora_trainer.data.image_header import Progress, read_headers
 from lora_trainer.data.image_labels import BadLabels, ImageLabels, labels_of, read_labels
-from lora_trainer.data.image_listing import LABELS, Entry, Listing, entries_digest, first_of, listed
-from lora_trainer.data.image_misfits import misfits
+from lora_trainer.data.image_listing import LABELS, Listing, bad_file, entries_digest, listed
+from lora_trainer.data.image_misfits import dataset_command, misfits
 from lora_trainer.data.images import BadPicture, decode
 from lora_trainer.data.pixel_file import PixelFolder, Unfinished, mapped
 from lora_trainer.errors import Refusal
 
 Image = NDArray[np.uint8]  # (c, h, w)
-Progress = Callable[[int, int], None]  # done, total
 WORKERS = 4
 
 
@@ -79,7 +77,7 @@ class LabelledImages:
         try:
             pixels = decode(self.archive.read(self.names[number])).transpose(2, 0, 1)[: self.channels]
         except BadPicture as error:
-            raise Refusal(_bad(self.archive.path, self.names[number], error)) from error
+            raise Refusal(bad_file(self.archive.path, self.names[number], error)) from error
         if pixels.shape != self.shape:
             raise Refusal(f"{self.archive.path}: {self.names[number]}: changed since the start; start again")
         return pixels
@@ -94,9 +92,13 @@ def survey_images(
     """
     archive = open_archive(path)
     listing = archive.listing()
-    headers, marked, damaged = _headers(archive, listing.pictures, progress)
+    headers, marked, damaged = read_headers(archive, listing.pictures, progress)
     labels, notes, wrong = _labels(archive, listing, cond)
-    if problems := [*wrong, *damaged, *misfits(path, headers, power_of_two)]:
+    found = misfits(headers, power_of_two)
+    problems = [*wrong, *damaged, *(f"{path}: {fault}" for fault in found.problems)]
+    if found.problems:
+        problems.append(f"{path}: make a data set of it with: {dataset_command(path, found.options)}")
+    if problems:
         raise Refusal(*problems)
     first = next(iter(headers.values()))
     digest = blake2b(entries_digest(marked).encode(), digest_size=16)
@@ -138,24 +140,6 @@ def _fill(file: Unfinished, images: LabelledImages, progress: Progress | None) -
         raise
 
 
-def _headers(
-    archive: ImageArchive, entries: Sequence[Entry], progress: Progress | None
-) -> tuple[dict[str, Header], list[Entry], list[str]]:
-    """What each picture is, the entries with checksums, and which cannot be read."""
-    headers: dict[str, Header] = {}
-    marked, problems = [], []
-    for done, entry in enumerate(entries, 1):
-        try:
-            head = archive.head(entry.name, HEAD_BYTES)
-            headers[entry.name] = read_header(head, partial(archive.read, entry.name))
-            marked.append(entry if entry.checksum else replace(entry, checksum=blake2b(head).hexdigest()))
-        except BadPicture as error:
-            problems.append(_bad(archive.path, entry.name, error))
-        if progress is not None:
-            progress(done, len(entries))
-    return headers, marked, first_of(problems)
-
-
 def _labels(archive: ImageArchive, listing: Listing, cond: bool) -> tuple[ImageLabels | None, list[str], list[str]]:
     """The labels, what is to be said about them, and what is wrong."""
     place = archive.path / listing.labels
@@ -179,7 +163,3 @@ def _labels(archive: ImageArchive, listing: Listing, cond: bool) -> tuple[ImageL
         return (None, [], problems) if cond else (None, [f"{problems[0]} (not used without cond)"], [])
     unused = [str(number) for number in labels.unused]
     return labels, [f"{place}: no picture has class {listed(unused)}"] if unused else [], []
-
-
-def _bad(path: Path, name: str, error: BadPicture) -> str:
-    return f"{path}: {name}: {error}; replace it, or take it out"

@@ -130,8 +130,7 @@ def test_headers_longer_than_what_is_read_first(write_set: WriteSet) -> None:
     clear = encoded(pixels(0).quantize(16), icc_profile=profile, transparency=3)
     assert clear.index(b"tRNS") > 2**14
     path = write_set({"1.jpg": encoded(pixels(1), "JPEG", icc_profile=profile), "2.png": clear})
-    (problem,) = refusal(path)
-    assert problem.startswith(f"{path}: transparency in 2.png; lay them on white: python -m tools.dataset_tool")
+    assert refusal(path)[0] == f"{path}: an alpha channel, which says what is transparent: 2.png"
 
 
 def test_what_does_not_fit_is_told_at_once_with_its_cure(write_set: WriteSet) -> None:
@@ -144,42 +143,49 @@ def test_what_does_not_fit_is_told_at_once_with_its_cure(write_set: WriteSet) ->
         "f.png": encoded(pixels(0))[:20],
     }
     path = write_set(files)
-    tool = f"python -m tools.dataset_tool --source {path} --dest {path.with_name('set-new.zip')}"
     problems = refusal(path, cond=True)
     assert problems[0] == f"{path}: cond needs labels, but there is no dataset.json; add one, or leave cond out"
     assert problems[1].startswith(f"{path}: e.png: not a picture, or of a kind that Pillow does not know; replace it")
     assert problems[2].startswith(f"{path}: f.png: ")
     assert problems[3:] == [
-        f"{path}: transparency in b.png; lay them on white: {tool} --alpha white",
-        f"{path}: most pictures are in colour, but grey are c.png; make all alike: {tool} --channels rgb",
-        f"{path}: most pictures have 16 x 16 pixels, but not d.png (24 x 16); "
-        f"use: {tool} --resolution 16 --transform center-crop",
+        f"{path}: an alpha channel, which says what is transparent: b.png",
+        f"{path}: most pictures are in colour, but these are grey: c.png",
+        f"{path}: most pictures have 16 x 16 pixels, but not these: d.png (24 x 16)",
+        f"{path}: make a data set of it with: python -m tools.dataset_tool --source {path} "
+        f"--dest {path.with_name('set-new.zip')} --alpha white --channels rgb --resolution 16 --transform center-crop",
     ]
 
 
 def test_sizes_that_networks_do_not_take(write_set: WriteSet) -> None:
-    path = write_set({"a b.png": encoded(pixels(0, 24, 20))}, folder=True)
-    tool = f'python -m tools.dataset_tool --source "{path}" --dest "{path}-new.zip"'
+    path = write_set({"a.png": encoded(pixels(0, 24, 20))}, folder=True)
+    cure = f'{path}: make a data set of it with: python -m tools.dataset_tool --source "{path}" --dest "{path}-new.zip"'
     assert refusal(path) == [
-        f"{path}: 24 x 20 pixels are not square: a b.png; use: {tool} --resolution 16 --transform center-crop"
+        f"{path}: 24 x 20 pixels are not square: a.png",
+        f"{cure} --resolution 16 --transform center-crop",
     ]
-    (path / "a b.png").write_bytes(encoded(pixels(0, 48, 48)))
+    (path / "a.png").write_bytes(encoded(pixels(0, 48, 48)))
     assert refusal(path) == [
-        f"{path}: 48 x 48 pixels, but the networks take 8, 16, 32, 64 and so on; use: {tool} --resolution 32"
+        f"{path}: 48 x 48 pixels, but the networks take squares of 8, 16, 32, 64 and so on",
+        f"{cure} --resolution 32",
     ]
     assert survey_images(path, power_of_two=False).resolution == 48
-    (path / "a b.png").write_bytes(encoded(pixels(0, 4, 4)))
-    assert refusal(path)[0].endswith("--resolution 8")
+    (path / "b.png").write_bytes(encoded(pixels(0, 48, 40)))
+    assert refusal(path)[-1] == f"{cure} --resolution 32 --transform center-crop"
+    for file in path.iterdir():
+        file.write_bytes(encoded(pixels(0, 4, 4)))
+    assert refusal(path)[-1] == f"{cure} --resolution 8"
 
 
 def test_only_the_first_of_many_are_named(write_set: WriteSet) -> None:
     files = {f"{number:02d}.png": encoded(pixels(0, 8 if number < 30 else 16, 16)) for number in range(70)}
-    (problem,) = refusal(write_set(files))
-    assert "00.png (8 x 16), 01.png (8 x 16)," in problem
-    assert "19.png (8 x 16) and 10 more; use:" in problem
+    problem = refusal(write_set(files))[0]
+    assert "these: 00.png (8 x 16), 01.png (8 x 16), " in problem
+    assert problem.endswith(" 19.png (8 x 16) and 10 more")
     broken = {f"{number:02d}.png": b"x" for number in range(30)}
     problems = refusal(write_set(broken))
     assert (len(problems), problems[-1]) == (21, "... and 10 more")
+    few = {f"{number}.png": encoded(pixels(0, mode="L" if number else "RGB")) for number in range(3)}
+    assert refusal(write_set(few))[0].endswith("most pictures are grey, but these are in colour: 0.png")
 
 
 @pytest.mark.parametrize(
