@@ -6,7 +6,8 @@ import math
 
 # gamma = factor * resolution ** 2 / batch
 ALIAS_FREE_FACTOR = 1 / 1024  # StyleGAN3 and CREPS: 0.5, 2, 8 and 32 at 128, 256, 512 and 1024 px with batch 32
-STYLEGAN2_FACTOR = 0.0002  # StyleGAN2-ADA (Karras et al. 2020a, appendix C)
+STYLEGAN2_FACTOR = 0.0002  # StyleGAN2-ADA (Karras et al. 2020a)
+USUAL_BATCH = 32  # of the published tables
 FACTORS = {
     "stylegan2": STYLEGAN2_FACTOR,
     "stylegan3-t": ALIAS_FREE_FACTOR,
@@ -31,11 +32,12 @@ def suggested_gamma(cfg: str, resolution: int, batch: int) -> float:
 
 def missing_gamma(cfg: str, resolution: int, batch: int) -> str:
     """What to say of a preset without `gamma`, once the resolution of its data is known."""
-    gamma = suggested_gamma(cfg, resolution, batch)
+    gamma, usual = (suggested_gamma(cfg, resolution, images) for images in (batch, USUAL_BATCH))
+    other = f", {usual:g} with {USUAL_BATCH}" if usual != gamma else ""
     return (
         f"missing; write it, for example {gamma:g}, the usual value of {cfg} at {resolution} px with a batch of "
-        f"{batch} (R1's weight, which grows with the square of the resolution; half, twice and four times as much are "
-        "worth trying)"
+        f"{batch}{other} (R1's weight, which grows with the square of the resolution; half, twice and four times as "
+        "much are worth trying)"
     )
 
 

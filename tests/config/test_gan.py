@@ -100,6 +100,9 @@ def test_a_missing_gamma_is_told_with_a_number_to_write() -> None:
         "missing; write it, for example 8, the usual value of creps at 512 px with a batch of 32 (R1's weight, which "
         "grows with the square of the resolution; half, twice and four times as much are worth trying)"
     )
+    assert "for example 4, the usual value of creps at 256 px with a batch of 16, 2 with 32 (R1's weight" in (
+        missing_gamma("creps", 256, 16)
+    )
 
 
 def test_the_run_folder_is_made_of_outdir_and_the_options_unless_it_is_given(load: Load) -> None:
