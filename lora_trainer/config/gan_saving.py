@@ -97,14 +97,16 @@ class Metrics:
     )
     inception: PathText = setting(
         "",
-        "The Inception network that FID, KID and IS see with: the path of inception-2015-12-05.pt. stand-in is a small "
-        "network of ours, whose numbers can be compared with each other alone.",
+        "The Inception network that FID, KID and IS see with: the path of inception-2015-12-05.pt. Without it, it is "
+        "looked for among torch's downloads. stand-in is a small network of ours, whose numbers can be compared with "
+        "each other alone.",
         may_change=True,
     )
     vgg: PathText = setting(
         "",
-        "The VGG network that precision, recall and PPL see with: the path of vgg16.pt. stand-in is a small network of "
-        "ours, whose numbers can be compared with each other alone.",
+        "The VGG network that precision, recall and PPL see with: the path of vgg16.pt. Without it, it is looked for "
+        "among torch's downloads. stand-in is a small network of ours, whose numbers can be compared with each other "
+        "alone.",
         may_change=True,
     )
     metric_images: Count = setting(
