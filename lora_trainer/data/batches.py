@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from lora_trainer.data.buckets import Size
 from lora_trainer.draws import python_random
@@ -99,7 +100,18 @@ def micro_positions(batch: Sequence[int], share: Share) -> list[tuple[int, ...]]
     return slots[share.rank * passes : (share.rank + 1) * passes]
 
 
-def largest_batch_step(plan: BatchPlan) -> int:
+class Batches(Protocol):
+    """An order of pictures over the steps."""
+
+    steps_per_epoch: int
+
+    @property
+    def bucket_of_item(self) -> Sequence[Size]: ...
+
+    def batch_of(self, step: int) -> Sequence[int]: ...
+
+
+def largest_batch_step(plan: Batches) -> int:
     """A step of the first epoch whose batch has the most pixels: what memory must suffice for."""
 
     def pixels(step: int) -> int:

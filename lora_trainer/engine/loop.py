@@ -6,19 +6,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lora_trainer.engine.cadence import Cadence, Length, Timer
+from lora_trainer.engine.cadence import Length, Timer
 from lora_trainer.engine.checkpoints import CheckpointFolder, Found
-from lora_trainer.engine.commands import COMMANDS, DEAF, SAMPLE, SAVE, STOP, STOP_AFTER_EPOCH, Command, Commands
+from lora_trainer.engine.commands import COMMANDS, DEAF, SAMPLE, SAVE, STOP, STOP_AFTER_EPOCH, Command
 from lora_trainer.engine.console import RunDisplay, run_display
 from lora_trainer.engine.exports import SAVE_ERRORS, Exports
-from lora_trainer.engine.hub import NO_UPLOADS, Uploads
-from lora_trainer.engine.kept_files import KEEP_ALL, SD_SCRIPTS_NAMES, STATE_ENDING, Keep, Names, keep_state, surplus
+from lora_trainer.engine.kept_files import STATE_ENDING, keep_state, surplus
 from lora_trainer.engine.metrics import Reading, Readings, Speed, Window, memory_gib
 from lora_trainer.engine.optimizers import rates
 from lora_trainer.engine.phase import Trainer, settled
@@ -26,42 +24,15 @@ from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.prefetch import prefetch
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import machine_facts, note_other_machine
-from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.run_settings import RunSettings
 from lora_trainer.engine.run_state import RunState
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError, Stepper
-from lora_trainer.engine.trackers import Trackers
-from lora_trainer.engine.validation import BestValues, Validation
+from lora_trainer.engine.validation import BestValues
 
 log = logging.getLogger(__name__)
 
 ASK_EVERY = 10  # steps between asking all GPU processes whether one was told to stop: the answer costs a wait
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What the engine takes from a preset, whatever the trainer."""
-
-    folder: RunFolder
-    fingerprint: Mapping[str, Any]
-    save: Cadence
-    preview: Cadence
-    validation: Validation
-    checkpoint: Cadence
-    checkpoint_minutes: float
-    log_every: int
-    workers: int
-    track: Trackers
-    seed: int
-    continue_command: str
-    epoch_ends: tuple[int, ...] = ()  # where epochs differ in length
-    save_minutes: float = 0.0  # between two exported files, besides `save`; 0 is never
-    preview_first: bool = True  # before the first step too
-    names: Names = SD_SCRIPTS_NAMES
-    keep: Keep = KEEP_ALL
-    uploads: Uploads = NO_UPLOADS
-    commands: Commands = DEAF
-    resumed: str = ""  # what the preset asks to go on from
 
 
 class Loop:
@@ -250,9 +221,11 @@ class Loop:
     def _validate(self, done: int) -> None:
         """Measure, remember what is best, and keep the best file."""
         improved, patient, validation = False, True, self.settings.validation
-        if self.processes.is_main:
+        values: Mapping[str, float] = {}
+        if self.processes.is_main or validation.together:
             with settled(self.trainer.phases):
                 values = self.trainer.validate(self.settings.folder.samples, f"{done:06d}", done)
+        if self.processes.is_main:
             names = self.best.update(values, done)
             log.info("validation at step %d: %s", done, self.best.spoken(values))
             row = {name if "/" in name else f"val/{name}": value for name, value in values.items()}

@@ -11,11 +11,11 @@ from rich.table import Table
 from lora_trainer.engine.cadence import Length
 from lora_trainer.engine.console import console, spoken_time
 from lora_trainer.engine.kept_files import Keep
-from lora_trainer.engine.loop import RunSettings
 from lora_trainer.engine.metrics import memory_gib
 from lora_trainer.engine.phase import Trainer, leading
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.run_settings import RunSettings
 from lora_trainer.engine.step import NonFiniteError, Stepper
 
 SHOWN_RATES = 5

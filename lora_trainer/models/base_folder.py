@@ -120,13 +120,17 @@ def save_folder(
     write_text(folder / INDEX, _json(index))
 
 
-def _save_part(model: Any, place: Path, dtype: torch.dtype | None) -> None:
+def _save_part(part: Any, place: Path, dtype: torch.dtype | None) -> None:
     """A model or a tokenizer. Of a large model in another format no second copy is made."""
-    if isinstance(model, PreTrainedModel) and dtype not in (None, model.dtype):
-        model.save_pretrained(place, state_dict={name: cast_to(t, dtype) for name, t in model.state_dict().items()})
-    elif isinstance(model, diffusers.ModelMixin) and dtype not in (None, model.dtype):
-        model.save_config(place)
-        tensors = model.state_dict()
+    is_text_encoder, is_model = isinstance(part, PreTrainedModel), hasattr(part, "dtype")
+    if not is_model or dtype is None or dtype == part.dtype:
+        part.save_pretrained(str(place))
+    elif is_text_encoder:
+        cast = {name: cast_to(tensor, dtype) for name, tensor in part.state_dict().items()}
+        part.save_pretrained(str(place), state_dict=cast)
+    else:
+        part.save_config(place)
+        tensors = part.state_dict()
         write_tensor_file(
             place / f"{_WHOLE_FILES[0]}.safetensors",
             {name: tuple(tensor.shape) for name, tensor in tensors.items()},
@@ -134,8 +138,6 @@ def _save_part(model: Any, place: Path, dtype: torch.dtype | None) -> None:
             tensors.__getitem__,
             {"format": "pt"},
         )
-    else:
-        model.save_pretrained(place)
 
 
 def _save_vocabulary(tokenizer: CLIPTokenizer, place: Path) -> None:

@@ -15,16 +15,16 @@ import torch
 
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.reader import Loaded
-from lora_trainer.engine.cadence import Cadence
 from lora_trainer.engine.commands import forget_old_commands, listening
 from lora_trainer.engine.console import set_up_logging
 from lora_trainer.engine.hub import check_hub, open_uploads
-from lora_trainer.engine.loop import Loop, RunSettings
+from lora_trainer.engine.loop import Loop
 from lora_trainer.engine.plan import dry_run
 from lora_trainer.engine.precision import choose_precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import NOTHING_RESUMED, AlreadyFinished, Resumed, find_start
 from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.run_settings import RunSettings
 from lora_trainer.engine.signals import StopRequest
 from lora_trainer.engine.step import NonFiniteError
 from lora_trainer.engine.trackers import NO_TRACKERS, Trackers, check_trackers, log_folder, open_trackers
@@ -160,7 +160,7 @@ def _settings(loaded: Loaded, job: Job, folder: RunFolder, track: Trackers) -> R
         preview=job.previews,
         preview_first=job.previews_first,
         validation=job.validation,
-        checkpoint=Cadence(preset.checkpoint_every_n_epochs, preset.checkpoint_every_n_steps),
+        checkpoint=job.checkpoints,
         checkpoint_minutes=preset.checkpoint_every_n_minutes,
         log_every=preset.log_every,
         workers=job.workers,

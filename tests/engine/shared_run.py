@@ -22,13 +22,14 @@ from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.checkpoints import CheckpointFolder
 from lora_trainer.engine.commands import DEAF, Commands
 from lora_trainer.engine.kept_files import Keep
-from lora_trainer.engine.loop import Loop, RunSettings
+from lora_trainer.engine.loop import Loop
 from lora_trainer.engine.optimizers import Group, make_optimizer
 from lora_trainer.engine.phase import Batch, DrawnPicture, Losses, Phase
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import find_start
 from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.run_settings import RunSettings
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError
 from lora_trainer.engine.trackers import NO_TRACKERS

@@ -14,13 +14,14 @@ from torch import nn
 from lora_trainer import atomic
 from lora_trainer.draws import torch_generator
 from lora_trainer.engine.cadence import NEVER, Cadence
-from lora_trainer.engine.loop import Loop, RunSettings
+from lora_trainer.engine.loop import Loop
 from lora_trainer.engine.optimizers import Group, make_optimizer
 from lora_trainer.engine.phase import Batch, Losses, Phase, Stateful
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import NOTHING_RESUMED, Resumed, find_start
 from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.run_settings import RunSettings
 from lora_trainer.engine.schedules import Curve, make_schedule
 from lora_trainer.engine.signals import StopRequest
 from lora_trainer.engine.trackers import NO_TRACKERS
