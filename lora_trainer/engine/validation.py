@@ -14,7 +14,7 @@ class Validation:
     """`higher_is_better` has the direction of each number; for `best_by` the best file is kept, for "" none.
 
     After `patience` measurements without a better `patience_by` the run ends; 0 goes on. `first` measures before the
-    first step too.
+    first step too. `together` calls the trainer in all processes, which share the work.
     """
 
     cadence: Cadence = NEVER
@@ -23,6 +23,7 @@ class Validation:
     patience: int = 0
     patience_by: str = ""
     first: bool = False
+    together: bool = False
 
     @property
     def enabled(self) -> bool:

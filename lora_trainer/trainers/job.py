@@ -68,6 +68,11 @@ class Job:
         return KEEP_ALL
 
     @property
+    def checkpoints(self) -> Cadence:
+        """When the rolling checkpoint is written."""
+        return Cadence(self.preset.checkpoint_every_n_epochs, self.preset.checkpoint_every_n_steps)
+
+    @property
     def hub(self) -> HubSettings | None:
         """Where the files are uploaded."""
         return None
