@@ -23,6 +23,7 @@ class BucketSettings:
 
     ``min_reso_px`` and ``max_reso_px`` bound a bucket's sides only where pictures may be enlarged (``upscale``);
     without enlargement the pictures themselves decide. ``enabled`` False trains everything at ``resolution_px``.
+    ``least_area`` is the share of the area that a bucket must have at least, where pictures may be enlarged.
     """
 
     resolution_px: Size
@@ -31,6 +32,7 @@ class BucketSettings:
     step_px: int = 64
     upscale: bool = False
     enabled: bool = True
+    least_area: float = 0.0
 
     def __post_init__(self) -> None:
         problems = []
@@ -106,7 +108,7 @@ def bucket_sizes(settings: BucketSettings) -> tuple[Size, ...]:
     sizes = {(square, square)}
     for side in range(smallest, largest + 1, step):
         other = min(largest, _floor(area // side, step))
-        if other >= smallest:
+        if other >= smallest and side * other >= settings.least_area * area:
             sizes |= {(side, other), (other, side)}
     return tuple(sorted(sizes, key=lambda size: (size[1], size[0])))
 
