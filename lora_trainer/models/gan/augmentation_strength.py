@@ -22,6 +22,9 @@ class FixedStrength:
     def observe(self, real_logits: Tensor) -> None:
         """Nothing follows from them."""
 
+    def count(self, signs: Tensor) -> None:
+        """Nor from these."""
+
     def is_due(self, step: int) -> bool:
         return False
 
@@ -52,8 +55,11 @@ class AdaptiveStrength(FixedStrength):
     def observe(self, real_logits: Tensor) -> None:
         """Take the logits of a pass into account; nothing waits for the device."""
         signs = real_logits.detach().float().sign()
-        seen = torch.stack([signs.sum(), torch.full_like(signs.sum(), signs.numel())])
-        self._signs = seen if self._signs is None else self._signs + seen
+        self.count(torch.stack([signs.sum(), torch.full_like(signs.sum(), signs.numel())]))
+
+    def count(self, signs: Tensor) -> None:
+        """Take the sum of signs and their number into account, (2,), such as those of a step in all processes."""
+        self._signs = signs if self._signs is None else signs + self._signs.to(signs.device)
 
     def is_due(self, step: int) -> bool:
         return step % self.interval == 0

@@ -136,6 +136,11 @@ class DiscriminatorEpilogue(nn.Module):
         return (x * label).sum(1, keepdim=True) / math.sqrt(self.label_dim)
 
 
+def freezable_layers(resolution: int) -> int:
+    """How many convolutions there are before the epilogue: `freezed` may be as many."""
+    return 1 + 3 * (resolution.bit_length() - 3)
+
+
 class Discriminator(nn.Module):
     """Images (b, channels, resolution, resolution), labels (b, c_dim) -> logits (b, 1), high for what looks real."""
 
