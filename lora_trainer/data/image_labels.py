@@ -109,10 +109,11 @@ def labels_of(names: Sequence[str], labels: Mapping[str, Label]) -> ImageLabels:
     return ImageLabels(np.array(found, np.float32), kinds.pop())
 
 
-def label_json(labels: Mapping[str, Label] | None) -> bytes:
-    """The file that holds these labels, or says that there are none."""
-    rows = None if labels is None else [[name, _plain(label)] for name, label in labels.items()]
-    return json.dumps({"labels": rows}, ensure_ascii=False).encode("utf-8")
+def label_json(labels: Mapping[str, Label], classes: Sequence[str] = ()) -> bytes:
+    """The file that holds these labels, or says that there are none; with what the classes are called, for people."""
+    rows = [[name, list(label) if isinstance(label, tuple) else label] for name, label in labels.items()]
+    content = {"labels": rows or None, **({"classes": list(classes)} if classes else {})}
+    return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
 
 def _row(row: Any) -> tuple[str, Label, str]:
@@ -145,10 +146,6 @@ def _one_of_each(labels: Mapping[str, Label], lengths: Sequence[int]) -> list[st
 
 def _spoken(label: Label) -> str:
     return f"{len(label)} numbers" if isinstance(label, tuple) else f"class {label}"
-
-
-def _plain(label: Label) -> int | list[float]:
-    return list(label) if isinstance(label, tuple) else label
 
 
 def _kind(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Pictures in an LMDB as BasicSR writes it: one database, keys without ending, meta_info.txt beside it."""
+"""Pictures in an LMDB: as BasicSR writes it, with keys without ending and meta_info.txt beside it, or as LSUN's."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ class LmdbFolder:
         _environment(str(self.path), os.getpid())
         return sorted(names)
 
+    def all_keys(self) -> Sequence[str]:
+        """Of every record, in their order; meta_info.txt is not needed. Raises Refusal."""
+        environment = _environment(str(self.path), os.getpid())
+        with environment.begin(write=False) as transaction, transaction.cursor() as cursor:
+            try:
+                return [bytes(key).decode("utf-8") for key in cursor.iternext(values=False)]
+            except UnicodeDecodeError as error:
+                raise Refusal(f"{self.path}: no LMDB of pictures: a key is not UTF-8 ({error.reason})") from error
+
     def read(self, key: str) -> bytes:
         """A picture's file. Raises BadPicture."""
         with _environment(str(self.path), os.getpid()).begin(write=False) as transaction:
@@ -57,7 +66,7 @@ def _environment(path: str, process: int) -> Any:
     try:
         import lmdb
     except ModuleNotFoundError as error:
-        raise Refusal('io_backend "lmdb" needs a package: pip install lora_trainer[lmdb]') from error
+        raise Refusal("an LMDB needs a package: pip install lora_trainer[lmdb]") from error
     try:
         return lmdb.open(path, readonly=True, lock=False, readahead=False, meminit=False, max_readers=256)
     except lmdb.Error as error:

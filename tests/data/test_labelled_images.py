@@ -228,7 +228,8 @@ def test_labels_that_cannot_be_read() -> None:
         assert str(caught.value).startswith(sentence)
     table = {"ä.png": 3, "b.png": 0}
     assert read_labels(label_json(table)) == table
-    assert json.loads(label_json(None)) == {"labels": None}
+    assert json.loads(label_json({})) == {"labels": None}
+    assert json.loads(label_json({"a.png": 0}, ["cat"])) == {"labels": [["a.png", 0]], "classes": ["cat"]}
     assert read_labels(label_json({"a.png": (1.0, 0.25)})) == {"a.png": (1.0, 0.25)}
 
 
