@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lora_trainer.atomic import STAGED, staged_file
+from lora_trainer.data.image_listing import LABELS
 from lora_trainer.errors import Refusal
 
 DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same pictures make the same bytes
-READABLE = 0o644 << 16
+READABLE, UNIX = 0o644 << 16, 3  # on whatever system it is written
 
 Put = Callable[[str, bytes], None]
 
@@ -42,13 +43,14 @@ def new_dataset(target: Path) -> Iterator[Put]:
 
 @contextlib.contextmanager
 def _new_zip(target: Path) -> Iterator[Put]:
-    """Stored, not compressed: pictures do not become smaller, and can be read from any place."""
+    """Pictures are stored as they are, because they do not become smaller; labels do."""
     with staged_file(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
 
         def put(name: str, data: bytes) -> None:
             info = zipfile.ZipInfo(name, DATE)
-            info.external_attr, info.create_system = READABLE, 3  # of Unix, wherever it is written
-            archive.writestr(info, data)
+            info.external_attr, info.create_system = READABLE, UNIX
+            way = zipfile.ZIP_DEFLATED if name == LABELS else zipfile.ZIP_STORED
+            archive.writestr(info, data, way)
 
         yield put
 

@@ -21,6 +21,8 @@ from lora_trainer.data.labelled_images import keep_decoded, survey_images
 from lora_trainer.data.pixel_file import PixelFolder
 from lora_trainer.errors import Refusal
 
+PRESETS = Path(__file__).parents[2] / "presets" / "gan"
+
 WriteSet = Callable[..., Path]
 Sizes = Sequence[tuple[int, int]]
 
@@ -306,3 +308,12 @@ def test_progress_is_told(write_set: WriteSet) -> None:
     told: list[tuple[int, int]] = []
     survey_images(write_set(five()), progress=lambda done, total: told.append((done, total)))
     assert told == [(number, 5) for number in range(1, 6)]
+
+
+def test_the_digits_that_come_with_the_presets() -> None:
+    images = survey_images(PRESETS / "digits.zip", cond=True)
+    assert (len(images), images.shape, images.label_dim, images.notes) == (1700, (1, 32, 32), 10, ())
+    assert [int(images.label([item]).argmax()) for item in range(10)] == list(range(10))
+    assert all(images.image(item).max() == 255 for item in range(10))
+    assert (PRESETS / "digits.zip").stat().st_size < 700_000
+    assert "digits.zip" in (PRESETS / "SOURCES.md").read_text(encoding="utf-8")
