@@ -314,6 +314,6 @@ def test_the_digits_that_come_with_the_presets() -> None:
     images = survey_images(PRESETS / "digits.zip", cond=True)
     assert (len(images), images.shape, images.label_dim, images.notes) == (1700, (1, 32, 32), 10, ())
     assert [int(images.label([item]).argmax()) for item in range(10)] == list(range(10))
-    assert all(images.image(item).max() == 255 for item in range(10))
+    assert {int(images.image(item).max()) for item in range(1700)} <= {221, 238, 255}
     assert (PRESETS / "digits.zip").stat().st_size < 700_000
     assert "digits.zip" in (PRESETS / "SOURCES.md").read_text(encoding="utf-8")
