@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import pickle
+import re
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -398,3 +400,16 @@ def test_numbers_that_make_no_sense(photos: Path, run: Run, words: tuple[str, ..
         run(photos, *words)
     assert caught.value.code == 2
     assert f"argument {words[0]}: {words[1]} is not a" in errors()[-1]
+
+
+def test_the_documentation_has_every_option_and_takes_its_own_commands() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gan.md").read_text(encoding="utf-8")
+    parser = dataset_tool._parser()
+    lines = re.findall(r"^python -m tools\.dataset_tool (.*)$", page + (dataset_tool.__doc__ or ""), re.MULTILINE)
+    assert len(lines) == 9
+    for words in lines:
+        parser.parse_args(shlex.split(words))
+    for option in parser._actions[1:]:
+        told = [line for line in page.splitlines() if option.option_strings[0] in line]
+        assert told, option.option_strings
+        assert all(f"`{choice}`" in page for choice in (option.choices or ()) if isinstance(choice, str))
