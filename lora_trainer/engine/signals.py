@@ -37,6 +37,8 @@ class StopRequest:
         self.when_heard: Callable[[], None] = lambda: None  # called by the handler, so that it must be quick
 
     def install(self) -> None:
+        global _installed
+        _installed = self
         for name in WANTED:
             number = getattr(signal, name, None)
             if number is not None:
@@ -51,6 +53,14 @@ class StopRequest:
         if self.signal is None:
             self.signal = number
             self.when_heard()
+
+
+_installed: StopRequest | None = None
+
+
+def stop_requested() -> bool:
+    """Whether the loop is to stop, for what takes long between two steps and had better be given up."""
+    return _installed is not None and _installed.signal is not None
 
 
 def stop_with_parent() -> None:

@@ -1,0 +1,163 @@
+"""Measuring a GAN's averaged generator at its snapshots: networks, progress, and the lines of metric-*.jsonl."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lora_trainer.config.gan import GanPreset
+from lora_trainer.data.labelled_images import LabelledImages
+from lora_trainer.engine.console import PLAIN_EVERY_S, spoken_time
+from lora_trainer.engine.signals import stop_requested
+from lora_trainer.errors import Refusal
+from lora_trainer.losses.feature_networks import FeatureNetwork, mark_of, open_network
+from lora_trainer.models.gan.mapping import Generator
+from lora_trainer.trainers.gan_fakes import Fakes
+from lora_trainer.trainers.gan_features import Alone, Interrupted, Team, Watch
+from lora_trainer.trainers.gan_metric_table import GAN_METRICS, IMAGES, Measuring, honest_name, reals_of
+from lora_trainer.trainers.gan_ticks import spoken_duration
+
+if TYPE_CHECKING:
+    from lora_trainer.trainers.gan_job import GanJob
+
+log = logging.getLogger(__name__)
+
+CACHE = "metrics"  # a folder in that of the run
+TRACKED = "Metrics/"  # before the names, for the trackers
+
+
+def network_problems(preset: GanPreset) -> Iterable[tuple[str, str]]:
+    """Keys of the preset whose networks cannot be had, or whose metrics do not go with the generator, and why."""
+    for name in preset.measured:
+        if GAN_METRICS[name].moves_input and not preset.cfg.startswith("stylegan3"):
+            yield "metrics", f"{name} moves the input of StyleGAN3, which {preset.cfg} has not; leave it out"
+        if GAN_METRICS[name].mixes_ws and preset.cfg == "r3gan":
+            yield "metrics", f"{name} goes from one w to another, and r3gan has no mapping network; leave it out"
+    for key in preset.metric_networks:
+        place = getattr(preset, key)
+        try:
+            mark_of(key, place)
+        except Refusal as refusal:
+            yield key, str(refusal).removeprefix(f"{key}: ")
+
+
+def directions(preset: GanPreset) -> dict[str, bool]:
+    """Whether higher is better, by the names that the numbers will have. Raises Refusal as `network_problems` tells."""
+    marks = {key: mark_of(key, getattr(preset, key)) for key in preset.metric_networks}
+    images = preset.metric_images or IMAGES
+    return {
+        TRACKED + honest_name(name, images, marks.get(GAN_METRICS[name].network, "")) + result: higher
+        for name in preset.measured
+        for result, higher in GAN_METRICS[name].results.items()
+    }
+
+
+@dataclass(frozen=True)
+class GanMetrics:
+    """What is measured of a training. `folder` gets the lines; `images` is how many are drawn, `at_a_time` together."""
+
+    names: tuple[str, ...]
+    reals: LabelledImages
+    networks: Mapping[str, FeatureNetwork]
+    images: int
+    at_a_time: int
+    seed: int
+    folder: Path
+    cache: Path
+    device: torch.device
+    team: Team = field(default_factory=Alone)
+
+    @classmethod
+    def build(cls, job: GanJob, device: torch.device, team: Team | None = None) -> GanMetrics | None:
+        """Loads the networks. None where nothing is measured; raises Refusal for a file that is none of them."""
+        preset, folder = job.preset, Path(job.preset.output_dir)
+        if not preset.measured:
+            return None
+        networks = {key: open_network(key, getattr(preset, key)) for key in preset.metric_networks}
+        return cls(
+            preset.measured, job.images, networks, preset.metric_images or IMAGES,
+            preset.images_per_pass(job.world), job.seed, folder, Path(preset.metric_cache or folder / CACHE), device,
+            team or Alone(),
+        )  # fmt: skip
+
+    def measure(self, generator: Generator, done: int, snapshot: str = "") -> dict[str, float]:
+        """All numbers of the generator as it is, `done` steps old, by the names for the trackers.
+
+        Fewer when the run is told to stop meanwhile. Of several processes all must call it; the first one writes.
+        """
+        found: dict[str, float] = {}
+        fakes = Fakes(generator, self.reals, self.seed, self.device)
+        for name in self.names:
+            began = time.perf_counter()
+            shown, network = self._shown(name), self.networks.get(GAN_METRICS[name].network)
+            try:
+                results = self._results(name, shown, fakes, network)
+            except Interrupted:
+                log.info("%s is not finished, as the run is to stop", shown)
+                break
+            if self.team.rank == 0:
+                self._write(shown, results, time.perf_counter() - began, done, snapshot, shown == name)
+            found |= {TRACKED + result: value for result, value in results.items()}
+        return found
+
+    def _shown(self, name: str) -> str:
+        network = self.networks.get(GAN_METRICS[name].network)
+        return honest_name(name, self.images, network.mark if network else "")
+
+    def _results(self, name: str, shown: str, fakes: Fakes, network: FeatureNetwork | None) -> dict[str, float]:
+        metric = GAN_METRICS[name]
+        if network is not None:
+            network.module.to(self.device)  # only now, as its memory is the training's in between
+        try:
+            watch = Watch(_Progress(shown).tell, stop_requested)
+            measuring = Measuring(fakes, self.reals, network, self.images, self.at_a_time, self.team, self.cache, watch)
+            values = metric.measure(measuring, reals_of(name, self.reals))
+        finally:
+            if network is not None:
+                network.module.to("cpu")
+        return {shown + result: value for result, value in zip(metric.results, values, strict=True)}
+
+    def _write(
+        self, shown: str, results: Mapping[str, float], seconds: float, done: int, snapshot: str, usual: bool
+    ) -> None:
+        row: dict[str, Any] = {
+            "results": dict(results),
+            "metric": shown,
+            "comparable": usual,  # with what others published under this name
+            "total_time": seconds,
+            "total_time_str": spoken_duration(seconds),
+            "num_gpus": self.team.world,
+            "snapshot_pkl": snapshot,
+            "step": done,
+            "timestamp": time.time(),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"metric-{shown}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        told = ", ".join(f"{result} {value:.4g}" for result, value in results.items())
+        hint = "" if usual else "; not comparable with published numbers"
+        log.info("%s (%s%s)", told, spoken_duration(seconds), hint)
+
+
+class _Progress:
+    """A line every ten seconds."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.what = name, ""
+        self._began = self._said = time.monotonic()
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self._began, self._said = what, now, now
+        elif now - self._said >= PLAIN_EVERY_S:
+            self._said = now
+            left = (now - self._began) / done * (total - done)
+            log.info("%s: %d of %d %s, %s left", self.name, done, total, what, spoken_time(left))
