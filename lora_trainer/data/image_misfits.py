@@ -29,7 +29,8 @@ def misfits(headers: Mapping[str, Header], power_of_two: bool) -> Misfits:
 
 def dataset_command(path: Path, options: str) -> str:
     """What makes a data set of these pictures, to be typed."""
-    target = path.with_name(f"{path.stem}-new.zip")
+    path = path if path.name else path.absolute()
+    target = path.parent / f"{path.stem}-new.zip"
     return f"python -m tools.dataset_tool --source {_quoted(path)} --dest {_quoted(target)} {options}"
 
 

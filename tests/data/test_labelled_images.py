@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from lora_trainer.data.image_labels import BadLabels, ImageLabels, label_json, read_labels
+from lora_trainer.data.image_misfits import dataset_command
 from lora_trainer.data.labelled_images import keep_decoded, survey_images
 from lora_trainer.data.pixel_file import PixelFolder
 from lora_trainer.errors import Refusal
@@ -176,6 +177,13 @@ def test_sizes_that_networks_do_not_take(write_set: WriteSet) -> None:
     for file in path.iterdir():
         file.write_bytes(encoded(pixels(0, 4, 4)))
     assert refusal(path)[-1] == f"{cure} --resolution 8"
+
+
+def test_the_command_for_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    monkeypatch.chdir(tmp_path / "set")
+    command = f"--source {tmp_path / 'set'} --dest {tmp_path / 'set-new.zip'} --alpha white"
+    assert dataset_command(Path(), "--alpha white") == f"python -m tools.dataset_tool {command}"
 
 
 def test_only_the_first_of_many_are_named(write_set: WriteSet) -> None:
