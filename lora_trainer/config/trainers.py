@@ -12,6 +12,9 @@ from lora_trainer.config.findings import Rule
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.finetune_rules import FINETUNE_RULES
 from lora_trainer.config.finetune_sections import unfold_everydream
+from lora_trainer.config.gan import GanPreset
+from lora_trainer.config.gan_rules import GAN_RULES
+from lora_trainer.config.gan_sections import unfold_gan
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.lora_rules import LORA_RULES
 from lora_trainer.config.super_resolution import SuperResolutionPreset
@@ -50,6 +53,7 @@ TRAINERS = MappingProxyType(
             unfold=unfold_sections,
             starts_from="pretrain_network_g",
         ),
+        "gan": Trainer(GanPreset, GAN_RULES, unfold=unfold_gan, starts_from="resume"),
     }
 )
 

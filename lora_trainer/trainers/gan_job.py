@@ -19,10 +19,11 @@ from lora_trainer.engine.kept_files import Keep, Names
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 from lora_trainer.models.gan.discriminator import freezable_layers
+from lora_trainer.models.gan.table import R3GAN
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.gan_batches import Split
 from lora_trainer.trainers.gan_metrics import directions, network_problems
-from lora_trainer.trainers.job import Job
+from lora_trainer.trainers.job import Job, attempt
 
 REPLACED = ("data", "resume", "batch_gpu", "mixed_precision", "fp32", "seed")  # whose content decides, not the spelling
 
@@ -131,12 +132,7 @@ def inspect_gan(loaded: Loaded, world: int, seed: int) -> GanJob:
         *(loaded.wrong(text, key) for key, text in launch_problems(preset, world)),
         *file_problems(loaded, preset),
     ]
-    images = None
-    try:
-        with counted("looking at the images", 1) as advance:
-            images = survey_images(Path(preset.data), cond=preset.cond, mirror=preset.mirror, progress=advance)
-    except Refusal as refusal:
-        problems += refusal.problems
+    images = attempt(lambda: _looked_at(preset), problems) if Path(preset.data).exists() else None
     if images is not None:
         problems += size_problems(loaded, preset, images.resolution)
     if problems or images is None:
@@ -150,15 +146,14 @@ def check_gan(loaded: Loaded) -> None:
     """What can be said without opening an image. Raises Refusal."""
     preset = loaded.preset
     assert isinstance(preset, GanPreset)
-    problems = list(file_problems(loaded, preset))
-    if not Path(preset.data).exists():
-        problems.append(loaded.wrong(f"{preset.data}: there is no such file or folder", "data"))
-    if problems:
+    if problems := list(file_problems(loaded, preset)):
         raise Refusal(*problems)
 
 
 def file_problems(loaded: Loaded, preset: GanPreset) -> Iterable[str]:
-    """Snapshots and networks that are not where the preset says."""
+    """Data, snapshots and networks that are not where the preset says."""
+    if not Path(preset.data).exists():
+        yield loaded.wrong(f"{preset.data}: there is no such file or folder; correct the path", "data")
     if preset.resume and not loaded.follows and not Path(preset.resume).is_file():
         yield loaded.wrong(f"{preset.resume}: there is no such snapshot; correct the path", "resume")
     for key, text in network_problems(preset):
@@ -170,9 +165,16 @@ def size_problems(loaded: Loaded, preset: GanPreset, resolution: int) -> Iterabl
     if preset.gamma is None:
         yield loaded.wrong(missing_gamma(preset.cfg, resolution, preset.batch), "gamma")
     layers = freezable_layers(resolution)
-    if preset.freezed > layers:
+    if preset.freezed and preset.cfg == R3GAN:
+        yield loaded.wrong(f"found {preset.freezed}; r3gan has no layers that can be frozen; write 0", "freezed")
+    elif preset.freezed > layers:
         text = f"the discriminator of {resolution} px has {layers} layers that can be frozen; write 0 to {layers}"
         yield loaded.wrong(f"found {preset.freezed}; {text}", "freezed")
+
+
+def _looked_at(preset: GanPreset) -> LabelledImages:
+    with counted("looking at the images", 1) as advance:
+        return survey_images(Path(preset.data), cond=preset.cond, mirror=preset.mirror, progress=advance)
 
 
 def launched(job: GanJob) -> str:

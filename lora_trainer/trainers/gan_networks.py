@@ -12,10 +12,11 @@ from lora_trainer.config.gan import GanPreset
 from lora_trainer.data.labelled_images import LabelledImages
 from lora_trainer.draws import draw_key
 from lora_trainer.engine.precision import Precision
+from lora_trainer.models.gan import r3gan
 from lora_trainer.models.gan.discriminator import Discriminator
 from lora_trainer.models.gan.half_precision import HalfPrecision
 from lora_trainer.models.gan.mapping import Generator
-from lora_trainer.models.gan.table import GanSize, build_discriminator, build_generator
+from lora_trainer.models.gan.table import R3GAN, GanSize, build_discriminator, build_generator, build_r3gan
 
 MAGNITUDE_HALF_LIFE = 20000  # images, of StyleGAN3's running means of its activations
 LARGEST_GRADIENT = 1e5  # of a weight, where layers in half precision overflow
@@ -25,8 +26,8 @@ LARGEST_GRADIENT = 1e5  # of a weight, where layers in half precision overflow
 class Networks:
     """`options` are what a snapshot says of them."""
 
-    generator: Generator
-    discriminator: Discriminator
+    generator: Generator | r3gan.Generator
+    discriminator: Discriminator | r3gan.Discriminator
     options: dict[str, Any]
 
     def trained(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
@@ -45,15 +46,7 @@ def build_networks(preset: GanPreset, images: LabelledImages, seed: int, precisi
     size = GanSize(
         images.resolution, images.channels, images.label_dim, preset.cbase, preset.cmax, preset.clamp, half
     )  # fmt: skip
-    options = {}
-    if preset.cfg.startswith("stylegan3"):
-        options["magnitude_decay"] = 0.5 ** (preset.batch / MAGNITUDE_HALF_LIFE)
-    generator = build_generator(
-        preset.cfg, size, seed=draw_key(seed, "generator"), map_depth=preset.map_depth or None, **options
-    )
-    discriminator = build_discriminator(
-        size, seed=draw_key(seed, "discriminator"), mbstd_group=preset.mbstd_group, freezed=preset.freezed
-    )
+    generator, discriminator = _r3gan(size, seed) if preset.cfg == R3GAN else _stylegan(preset, size, seed)
     facts = {
         "resolution": size.resolution,
         "img_channels": size.img_channels,
@@ -66,6 +59,23 @@ def build_networks(preset: GanPreset, images: LabelledImages, seed: int, precisi
         "mbstd_group": preset.mbstd_group,
     }
     return Networks(generator, discriminator, facts)
+
+
+def _stylegan(preset: GanPreset, size: GanSize, seed: int) -> tuple[Generator, Discriminator]:
+    options = {}
+    if preset.cfg.startswith("stylegan3"):
+        options["magnitude_decay"] = 0.5 ** (preset.batch / MAGNITUDE_HALF_LIFE)
+    generator = build_generator(
+        preset.cfg, size, seed=draw_key(seed, "generator"), map_depth=preset.map_depth or None, **options
+    )
+    discriminator = build_discriminator(
+        size, seed=draw_key(seed, "discriminator"), mbstd_group=preset.mbstd_group, freezed=preset.freezed
+    )
+    return generator, discriminator
+
+
+def _r3gan(size: GanSize, seed: int) -> tuple[r3gan.Generator, r3gan.Discriminator]:
+    return build_r3gan(size, seed=draw_key(seed, "generator"))
 
 
 def place(networks: Networks, device: torch.device, precision: Precision) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lora_trainer import atomic
 from lora_trainer.data.labelled_images import LabelledImages
 from lora_trainer.draws import python_random
+from lora_trainer.models.gan import r3gan
 from lora_trainer.models.gan.mapping import Generator
 from lora_trainer.trainers.gan_batches import latents
 
@@ -44,12 +45,12 @@ class Sheet:
     def write_reals(self, path: Path, images: LabelledImages) -> None:
         self._write(path, np.stack([images.image(item) for item in self.items]))
 
-    def write_fakes(self, path: Path, generator: Generator, at_a_time: int) -> None:
+    def write_fakes(self, path: Path, generator: Generator | r3gan.Generator, at_a_time: int) -> None:
         """The generator as it is; `at_a_time` images pass it together."""
         self._write(path, self.draw(generator, at_a_time))
 
     @torch.no_grad()
-    def draw(self, generator: Generator, at_a_time: int) -> np.ndarray:
+    def draw(self, generator: Generator | r3gan.Generator, at_a_time: int) -> np.ndarray:
         """uint8 (columns * rows, channels, h, w)."""
         device = next(generator.parameters()).device
         options = {"noise": "const"} if hasattr(generator.synthesis, "noise_size") else {}

@@ -57,4 +57,12 @@ STARTS: Mapping[str, Start] = {
         build="lora_trainer.trainers.super_resolution:build_super_resolution",
         plan="lora_trainer.trainers.super_resolution_plan:plan_super_resolution",
     ),
+    "gan": Start(
+        memory_advice="Set batch_gpu, or a smaller one: the batch stays the same in more passes",
+        check="lora_trainer.trainers.gan_job:check_gan",
+        inspect="lora_trainer.trainers.gan_job:inspect_gan",
+        build="lora_trainer.trainers.gan_build:build_gan",
+        plan="lora_trainer.trainers.gan_plan:plan_gan",
+        resume="lora_trainer.trainers.gan_resume:find_end",
+    ),
 }

@@ -12,6 +12,7 @@ import pytest
 import lora_trainer
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.config.gan import GanPreset
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.data.captions import CaptionSettings
@@ -37,8 +38,12 @@ ELSEWHERE = {
     "validation_config": "becomes other keys",
     "project_name": "becomes output_dir and output_name",
     "lowvram": "becomes other keys",
+    "outdir": "becomes output_dir",
+    "desc": "becomes output_dir",
+    "gpus": "is told beside the number of processes",
+    "vgg": "is taken by the network that a metric names",
 }
-PRESETS: dict[str, type[CommonPreset]] = {"lora": LoraPreset, "finetune": FinetunePreset}
+PRESETS: dict[str, type[CommonPreset]] = {"lora": LoraPreset, "finetune": FinetunePreset, "gan": GanPreset}
 OTHERS = ("lora", "finetune", "super_resolution", "gan", "restoration")  # whose modules are named after them
 KEYS = [(name, key) for name, preset in PRESETS.items() for key in keys_of(preset).values()]
 

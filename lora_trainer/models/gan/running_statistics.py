@@ -50,6 +50,8 @@ def collected_statistics(
 
 
 def _move(modules: list[Averaging], sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+    if not modules:  # r3gan keeps none
+        return
     sums = []
     for module in modules:
         if not module._seen:

@@ -15,12 +15,13 @@ from torch import Tensor
 from lora_trainer.atomic import write_bytes
 from lora_trainer.errors import Refusal
 from lora_trainer.models.gan.official_pickle import NETWORKS, OfficialNetwork, OfficialSnapshot, read_official_pickle
-from lora_trainer.models.gan.table import ARCHITECTURES, GanSize
+from lora_trainer.models.gan.table import ARCHITECTURES, CFGS, GanSize
 from lora_trainer.models.safetensors_bytes import safetensors_bytes
 from lora_trainer.models.safetensors_header import read_header
 
 FORMAT = "lora_trainer gan 1"
 OPTIONS = "options"
+PICKLE, HEADER = b"\x80", b"{"  # what the one begins with, and the other after the length of its header
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ def read_snapshot(path: Path) -> Snapshot:
     if not path.is_file():
         raise Refusal(f"{path}: there is no such snapshot; correct the path")
     with path.open("rb") as file:
-        is_pickle = file.read(1) == b"\x80"
+        start = file.read(9)
+    is_pickle = start[:1] == PICKLE and start[8:] != HEADER  # the length of a header may begin with the same byte
     return _translated(path, read_official_pickle(path)) if is_pickle else _read_own(path)
 
 
 def _read_own(path: Path) -> Snapshot:
     metadata = read_header(path).metadata
-    if metadata.get("type") != FORMAT or metadata.get("cfg") not in ARCHITECTURES:
+    if metadata.get("type") != FORMAT or metadata.get("cfg") not in CFGS:
         raise Refusal(f"{path}: the file is no snapshot of a GAN; give one that the gan trainer or stylegan3 wrote")
     networks: dict[str, dict[str, Tensor]] = {}
     try:

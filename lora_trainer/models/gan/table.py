@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_trainer.models.gan import creps, stylegan2, stylegan3
+from lora_trainer.models.gan import creps, r3gan, stylegan2, stylegan3
 from lora_trainer.models.gan.discriminator import Discriminator
 from lora_trainer.models.gan.half_precision import HalfPrecision
 from lora_trainer.models.gan.mapping import Generator
@@ -33,6 +33,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "stylegan3-r": Architecture(stylegan3.SynthesisNetwork, map_depth=2, widening=2, options={"radial": True}),
     "creps": Architecture(creps.SynthesisNetwork, map_depth=8),
 }
+R3GAN = "r3gan"  # which has no mapping network, and a discriminator of its own
+CFGS = (*ARCHITECTURES, R3GAN)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def build_generator(
 ) -> Generator:
     """With fresh weights that follow from the seed. `dims` are those of z and w; `options` are the synthesis network's.
 
-    A StyleGAN3 trainer gives `magnitude_decay` 0.5 ** (batch / 20000).
+    A StyleGAN3 trainer gives `magnitude_decay` 0.5 ** (batch / 20000). Raises KeyError for r3gan.
     """
     kind = ARCHITECTURES[cfg]
     z_dim, w_dim = dims
@@ -79,6 +81,18 @@ def build_generator(
             **{**kind.options, **options},
         )
         return Generator(synthesis, z_dim, size.c_dim, w_dim, map_depth or kind.map_depth)
+
+
+def build_r3gan(size: GanSize, *, seed: int = 0) -> tuple[r3gan.Generator, r3gan.Discriminator]:
+    """Both networks with fresh weights that follow from the seed. Activations are not clamped."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
+        widths: dict[str, Any] = {"cbase": size.cbase, "cmax": size.cmax, "half": size.half}
+        mapping = r3gan.Latent(r3gan.Z_DIM, size.c_dim)
+        w_dim = r3gan.latent_dim(r3gan.Z_DIM, size.c_dim)
+        synthesis = r3gan.SynthesisNetwork(w_dim, size.resolution, size.img_channels, **widths)
+        discriminator = r3gan.Discriminator(size.resolution, size.img_channels, size.c_dim, **widths)
+        return r3gan.Generator(synthesis, mapping), discriminator
 
 
 def build_discriminator(size: GanSize, *, seed: int = 0, mbstd_group: int = 4, freezed: int = 0) -> Discriminator:
