@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lora_trainer.data.labelled_images import LabelledImages
 from lora_trainer.draws import torch_generator, uniform
+from lora_trainer.models.gan.generation import as_bytes
 from lora_trainer.models.gan.mapping import Generator
 
 STREAM = "metrics"  # keeps these draws apart from those of the training
@@ -60,8 +61,3 @@ class Fakes:
 
     def _normal(self, size: int, number: int, what: str) -> Tensor:
         return torch.randn(size, generator=torch_generator(self.seed, STREAM, number, what))
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """From -1 to 1 -> uint8, cut off as the published numbers were: x * 127.5 + 128, without rounding up."""
-    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)

@@ -20,10 +20,11 @@ from lora_trainer.data.labelled_images import LabelledImages, survey_images
 from lora_trainer.losses.feature_networks import open_network
 from lora_trainer.losses.frechet_distance import frechet_feature_distance
 from lora_trainer.losses.kernel_distance import kernel_distance
+from lora_trainer.models.gan.generation import as_bytes
 from lora_trainer.models.gan.mapping import Generator
 from lora_trainer.models.gan.table import GanSize, build_generator
 from lora_trainer.trainers import gan_features, gan_metrics
-from lora_trainer.trainers.gan_fakes import Fakes, as_bytes
+from lora_trainer.trainers.gan_fakes import Fakes
 from lora_trainer.trainers.gan_features import Alone, Gallery, Interrupted, Watch, kept
 from lora_trainer.trainers.gan_metric_table import GAN_METRICS, honest_name, reals_of
 from lora_trainer.trainers.gan_metrics import GanMetrics, directions, network_problems
