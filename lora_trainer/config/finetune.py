@@ -14,26 +14,35 @@ from lora_trainer.config.finetune_loss import MovingAverage, NoiseAndLoss
 from lora_trainer.config.finetune_model import Logging, Model, Performance, Precision, Run, WithoutEffect
 from lora_trainer.config.finetune_optimization import LearningRate, Optimizer, TextEncoderTraining
 from lora_trainer.config.finetune_saving import Samples, Saving, Validation
+from lora_trainer.config.finetune_vae import VaeTraining
 
-UNET_RATE, TEXT_ENCODER_RATE = 1e-6, 5e-7
+UNET_RATE, TEXT_ENCODER_RATE, VAE_RATE = 1e-6, 5e-7, 1e-5
 ADAPTIVE_RATE = 1.0
 RATE_EXPONENT = 0.55  # of scale_lr
 SAME = "same"  # as for the UNet
+FIND_LAST = "findlast"
 MINUTES_BETWEEN_MODELS = 20.0
 ATTENTION: dict[str, Literal["sdpa", "xformers"]] = {"sdp": "sdpa", "slice": "sdpa", "xformers": "xformers"}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
 class FinetunePreset(
-    Model, Data, Captions, LearningRate, Optimizer, TextEncoderTraining, NoiseAndLoss, MovingAverage, Precision,
-    Performance, Saving, Samples, Validation, FromFiles, Run, Logging, CommonPreset, WithoutEffect,
+    Model, Data, Captions, LearningRate, Optimizer, TextEncoderTraining, NoiseAndLoss, MovingAverage, VaeTraining,
+    Precision, Performance, Saving, Samples, Validation, FromFiles, Run, Logging, CommonPreset, WithoutEffect,
 ):  # fmt: skip
     """A checked finetune preset. What a key means stands beside its field, in the class of its subject."""
 
     @property
+    def finds_last(self) -> bool:
+        """Whether the base model is the newest one in logdir."""
+        return self.resume_ckpt.strip().casefold() == FIND_LAST
+
+    @property
     def number_format(self) -> str:
-        """mixed_precision, by whichever words it is asked for."""
-        return "no" if self.disable_amp else self.mixed_precision
+        """mixed_precision, by whichever words it is asked for; a VAE is trained in bf16 instead of fp16."""
+        if self.disable_amp:
+            return "no"
+        return "bf16" if self.train_vae and self.mixed_precision == "fp16" else self.mixed_precision
 
     @property
     def attention(self) -> Literal["sdpa", "xformers"]:
@@ -46,11 +55,11 @@ class FinetunePreset(
 
     @property
     def trains_unet(self) -> bool:
-        return not self.disable_unet_training
+        return not (self.disable_unet_training or self.train_vae)
 
     @property
     def trains_text_encoder(self) -> bool:
-        return not self.disable_textenc_training
+        return not (self.disable_textenc_training or self.train_vae)
 
     @property
     def averages(self) -> bool:
@@ -112,11 +121,11 @@ class FinetunePreset(
 
     def unet_rate(self, pictures_per_step: int) -> float | None:
         """The highest learning rate of the UNet, 1.0 under an adaptive optimizer; None where it is not trained."""
-        if not self.trains_unet:
-            return None
-        if finds_its_own_rate(self.optimizer, self.optimizer_options):
-            return ADAPTIVE_RATE
-        return (self.lr or UNET_RATE) * self._rate_factor(pictures_per_step)
+        return self._main_rate(UNET_RATE, pictures_per_step) if self.trains_unet else None
+
+    def vae_rate(self, pictures_per_step: int) -> float:
+        """The same of the VAE, where it is what is trained."""
+        return self._main_rate(VAE_RATE, pictures_per_step)
 
     def text_encoder_rate(self, pictures_per_step: int) -> float | None:
         """The same of the text encoder."""
@@ -126,6 +135,11 @@ class FinetunePreset(
             return ADAPTIVE_RATE
         rate = self.text_encoder_lr or (self.lr or TEXT_ENCODER_RATE) * self.text_encoder_lr_scale
         return rate * self._rate_factor(pictures_per_step)
+
+    def _main_rate(self, usual: float, pictures_per_step: int) -> float:
+        if finds_its_own_rate(self.optimizer, self.optimizer_options):
+            return ADAPTIVE_RATE
+        return (self.lr or usual) * self._rate_factor(pictures_per_step)
 
     def _rate_factor(self, pictures_per_step: int) -> float:
         return float(pictures_per_step**RATE_EXPONENT) if self.scale_lr else 1.0

@@ -40,8 +40,8 @@ class LearningRate:
 
     lr: NotNegative = setting(
         0.0,
-        "The learning rate. 0, or not set, is that of optimizer_config, and without one 1e-6 for the UNet and 5e-7 for "
-        "the text encoder.",
+        "The learning rate. 0, or not set, is that of optimizer_config, and without one 1e-6 for the UNet, 5e-7 for "
+        "the text encoder, and 1e-5 for a VAE.",
     )
     scale_lr: Switch = setting(
         False, "Multiply the rates by (batch_size * grad_accum) ** 0.55; with n processes by (n * ...) ** 0.55."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
 from lora_trainer.config.finetune import estimates_one_rate
+from lora_trainer.config.finetune_vae_rules import vae
 from lora_trainer.config.tracker_rules import trackers
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ OF_THE_TEXT_ENCODER = (
 
 
 def trained(preset: FinetunePreset) -> Findings:
+    if preset.train_vae:
+        return
     if preset.disable_unet_training and preset.disable_textenc_training:
         text = "leaves nothing to train, as disable_textenc_training is on too; turn one of them off"
         yield error(text, "disable_unet_training", "disable_textenc_training")
@@ -37,7 +40,8 @@ def trained(preset: FinetunePreset) -> Findings:
 
 def run_folder(preset: FinetunePreset) -> Findings:
     if preset.output_dir != f"{preset.logdir.rstrip('/')}/{preset.project_name}":
-        yield from _idle(preset, "output_dir is given", "logdir", calm="logs")
+        if not preset.finds_last:
+            yield from _idle(preset, "output_dir is given", "logdir", calm="logs")
         if preset.output_name != preset.project_name:
             yield from _idle(preset, "output_dir and output_name are given", "project_name", calm="myproj")
 
@@ -93,7 +97,8 @@ def rates(preset: FinetunePreset) -> Findings:
         yield from _idle(preset, "text_encoder_lr is set", "text_encoder_lr_scale", calm=1)
     elif preset.text_encoder_lr_scale == 0:
         yield error("0 would train nothing; set disable_textenc_training instead", "text_encoder_lr_scale")
-    given = (("lr", preset.trains_unet and preset.unet_rate(1)), (
+    main = preset.vae_rate(1) if preset.train_vae else preset.unet_rate(1)
+    given = (("lr", main), (
         "text_encoder_lr", preset.trains_text_encoder and preset.text_encoder_rate(1)))  # fmt: skip
     for key, rate in given:
         written = getattr(preset, key)
@@ -161,7 +166,7 @@ def saving(preset: FinetunePreset) -> Findings:
 
 
 def samples(preset: FinetunePreset) -> Findings:
-    if not preset.sample_prompts:
+    if not preset.sample_prompts and not preset.train_vae:
         yield from _idle(preset, "sample_prompts is empty, so there is nothing to draw", "sample_steps", calm=250)
         yield from _idle(preset, "no previews are drawn", "ema_sample_nonema_model", "ema_sample_ema_model")
 
@@ -200,5 +205,5 @@ def _idle(preset: FinetunePreset, why: str, *keys: str, calm: object = 0) -> Fin
 
 FINETUNE_RULES: tuple[Rule, ...] = (
     trained, run_folder, precision, own_steps, rates, schedule, pictures, noise, moving_average, saving, samples,
-    validation, zeros, trackers,
+    validation, zeros, vae, trackers,
 )  # fmt: skip

@@ -97,7 +97,11 @@ class Samples:
         "for beside the preset too.",
         may_change=True,
     )
-    sample_steps: Count = setting(250, "Steps between previews; 0 is never.", may_change=True)
+    sample_steps: Count = setting(
+        250,
+        "Steps between previews; 0 is never. With train_vae they are pictures beside what the VAE makes of them.",
+        may_change=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

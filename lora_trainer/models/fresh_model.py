@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from lora_trainer.draws import draw_key
 
@@ -17,8 +18,7 @@ def initialised(build: Callable[[], M], seed: int, part: str, dtype: torch.dtype
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_key("fresh model", seed, part) & 0x7FFF_FFFF_FFFF_FFFF)
         model: Any = build()
-    if dtype != torch.float32:
-        model.to(dtype=dtype)
+    nn.Module.to(model, dtype=dtype)  # that of diffusers warns of modules that AutoencoderKL does not have
     model.requires_grad_(False).eval()
     built: M = model
     return built

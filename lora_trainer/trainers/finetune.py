@@ -30,7 +30,7 @@ from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captio
 from lora_trainer.trainers.diffusion_validation import DiffusionValidator, encode_held_out
 from lora_trainer.trainers.finetune_checks import check_prediction
 from lora_trainer.trainers.finetune_data import FinetuneData, FinetuneNoise
-from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_source
+from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
 from lora_trainer.trainers.finetune_job import OF_ALL_PICTURES, FinetuneJob
 from lora_trainer.trainers.finetune_optimization import (
     finetune_groups,
@@ -46,6 +46,7 @@ from lora_trainer.trainers.finetune_pictures import (
     write_epoch_schedule,
 )
 from lora_trainer.trainers.finetune_schedule import FinetuneRates, finetune_rates_of
+from lora_trainer.trainers.finetune_vae import VaeTrainer, build_vae
 from lora_trainer.trainers.previews import Previews, gathered
 from lora_trainer.trainers.sampling import Drawing, Sampler
 
@@ -151,10 +152,16 @@ class FinetuneTrainer:
         return values
 
 
-def build_finetune(job: FinetuneJob, processes: Processes, precision: Precision, dry: bool = False) -> FinetuneTrainer:
+def build_finetune(
+    job: FinetuneJob, processes: Processes, precision: Precision, dry: bool = False
+) -> FinetuneTrainer | VaeTrainer:
     """Load the model, encode the pictures where they are cached, and set up what is trained. A dry build encodes none
     and writes nothing."""
     preset, device = job.preset, processes.device
+    if preset.train_vae:
+        return build_vae(job, processes, precision, dry)
+    if job.begins_with_random_vae:
+        log.warning("the VAE of this model is random, and its latents say nothing; train it first, with train_vae")
     loaded = load_base(
         job.checkpoint, torch.float32, device, preset.attention, zero_terminal_snr=preset.enable_zero_terminal_snr
     )
@@ -190,7 +197,7 @@ def build_finetune(job: FinetuneJob, processes: Processes, precision: Precision,
         _data(job, base, tokens, latents, processes),
         rates,
         precision,
-        _files(job),
+        model_files(preset, job.checkpoint),
         _average(job, phase),
         validators,
         folder if preset.write_schedule and measures else None,
@@ -314,14 +321,3 @@ def _latents(job: FinetuneJob, base: BaseModel, processes: Processes) -> LatentC
         mirrored=any(usage.may_mirror(item) for item in trained.items),
         folder=(root if root.is_dir() else root.parent) / ".latents" if preset.cache_latents_to_disk else None,
     )  # fmt: skip
-
-
-def _files(job: FinetuneJob) -> ModelFiles:
-    preset = job.preset
-    return ModelFiles(
-        torch.float32 if preset.save_full_precision else torch.float16,
-        f".{preset.save_model_as}",
-        not preset.no_save_ckpt,
-        Path(preset.save_ckpt_dir) if preset.save_ckpt_dir else None,
-        model_source(job.checkpoint),
-    )

@@ -14,10 +14,10 @@ from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import Kind
 from lora_trainer.models.checkpoint import Checkpoint, Prediction
 from lora_trainer.models.detect import detect
-from lora_trainer.models.newest_model import newest_model
+from lora_trainer.models.newest_model import INDEX, newest_model
+from lora_trainer.trainers.finetune_export import FOLDERS
 from lora_trainer.trainers.finetune_prompts import PromptFile, Situation, read_prompt_file
 
-FIND_LAST = "findlast"
 MAY_PREDICT_EITHER: Kind = "sd21"
 
 
@@ -26,7 +26,7 @@ def finetune_problems(loaded: Loaded) -> list[str]:
     preset = loaded.preset
     assert isinstance(preset, FinetunePreset)
     asked: list[tuple[str, str, dict[str, object]]] = []
-    if preset.trains_unet or preset.text_encoder_optimizer_name == preset.optimizer:
+    if preset.trains_unet or preset.train_vae or preset.text_encoder_optimizer_name == preset.optimizer:
         asked.append(("", preset.optimizer, preset.optimizer_options))
     if preset.trains_text_encoder:
         asked.append(("text_encoder_", preset.text_encoder_optimizer_name, preset.text_encoder_optimizer_options))
@@ -83,15 +83,16 @@ def _told_by_yaml(model: Path) -> Prediction | None:
 
 
 def base_model_path(preset: FinetunePreset) -> Path:
-    """The model that is trained on. Raises Refusal where findlast finds none."""
-    if preset.resume_ckpt.strip().casefold() == FIND_LAST:
+    """The model that is trained on; of a run's folder its newest. Raises Refusal where findlast finds none."""
+    if preset.finds_last:
         return newest_model(Path(preset.logdir), without=Path(preset.output_dir))
-    return Path(preset.resume_ckpt)
+    path = Path(preset.resume_ckpt)
+    return newest_model(path) if (path / FOLDERS).is_dir() and not (path / INDEX).is_file() else path
 
 
 def prompt_file(preset: FinetunePreset, seed: int, captions: tuple[str, ...] = ()) -> PromptFile:
-    """The previews of ``sample_prompts``; none without it. Raises Refusal."""
-    if not preset.sample_prompts.strip():
+    """The previews of ``sample_prompts``; none without it, and none of a VAE. Raises Refusal."""
+    if not preset.sample_prompts.strip() or preset.train_vae:
         return PromptFile()
     path = Path(preset.sample_prompts.strip())
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lora_trainer import atomic
+from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.engine.kept_files import Names
 from lora_trainer.models.base_file import write_base_file
 from lora_trainer.models.base_folder import save_folder
@@ -76,6 +77,16 @@ class ModelFiles:
             log.warning("%s: is not there any more; the new file has the usual names instead of its", self.source)
             return None
         return self.source
+
+
+def model_files(preset: FinetunePreset, checkpoint: Checkpoint) -> ModelFiles:
+    return ModelFiles(
+        torch.float32 if preset.save_full_precision else torch.float16,
+        f".{preset.save_model_as}",
+        not preset.no_save_ckpt,
+        Path(preset.save_ckpt_dir) if preset.save_ckpt_dir else None,
+        model_source(checkpoint),
+    )
 
 
 def model_source(checkpoint: Checkpoint) -> Path | None:

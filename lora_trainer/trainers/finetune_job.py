@@ -20,10 +20,12 @@ from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.kept_files import Names
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
+from lora_trainer.losses.hues import HUES
 from lora_trainer.models.checkpoint import Checkpoint
+from lora_trainer.models.fresh_description import trained_files
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.finetune_checks import base_model, finetune_problems, prompt_file
-from lora_trainer.trainers.finetune_export import EveryDreamNames
+from lora_trainer.trainers.finetune_export import AVERAGED, EveryDreamNames
 from lora_trainer.trainers.finetune_pictures import (
     STABILIZED,
     FinetunePictures,
@@ -41,6 +43,7 @@ REPLACED = (  # keys whose content, not whose spelling, says whether a run is th
     "ema_resume_model", "lowvram",
 )  # fmt: skip
 OF_ALL_PICTURES = "_all_val_combined"
+PSNR_OF = ("psnr", *(f"psnr_{hue}" for hue in HUES))  # of all pictures, and of those with a colour
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,26 @@ class FinetuneJob(Job):
             return NO_VALIDATION
         names = [name for name, _ in self.pictures.measured]
         names += [OF_ALL_PICTURES] if len([name for name in names if name != STABILIZED]) > 1 else []
+        return Validation(self._measuring, {f"loss/{name}": False for name in names}, first=True)
+
+    @property
+    def _measuring(self) -> Cadence:
         every = self.preset.val_every_n_epochs
         whole = every == int(every)
-        cadence = Cadence(int(every)) if whole else Cadence(0, max(1, round(every * self.steps_per_epoch)))
-        return Validation(cadence, {f"loss/{name}": False for name in names}, first=True)
+        return Cadence(int(every)) if whole else Cadence(0, max(1, round(every * self.steps_per_epoch)))
+
+    @property
+    def begins_with_random_vae(self) -> bool:
+        return self.checkpoint.layout == "description" and not trained_files(self.checkpoint.path)
 
     @property
     def validation_seed(self) -> int:
         return self.preset.val_seed or self.seed
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Of the trained pictures, with all their tags."""
+        return tuple(item.caption.text for item in self.pictures.trained.items)
 
     @property
     def spoken(self) -> str:
@@ -132,6 +147,27 @@ class FinetuneJob(Job):
         return min(self.preset.max_data_loader_n_workers, os.cpu_count() or 1)
 
 
+@dataclass(frozen=True)
+class VaeJob(FinetuneJob):
+    """A training of the VAE: its pictures are measured by PSNR, and shown beside what becomes of them."""
+
+    @property
+    def previews(self) -> Cadence:
+        return Cadence(0, self.preset.sample_steps) if self.preset.sample_steps else NEVER
+
+    @property
+    def previews_first(self) -> bool:
+        return True
+
+    @property
+    def validation(self) -> Validation:
+        if not self.pictures.measured:
+            return NO_VALIDATION
+        versions = ("", AVERAGED) if self.preset.averages else ("",)
+        names = [f"{name}{version}" for name, _ in self.pictures.measured for version in versions]
+        return Validation(self._measuring, {f"{key}/{name}": True for name in names for key in PSNR_OF}, first=True)
+
+
 def inspect_finetune(loaded: Loaded, world: int, seed: int) -> FinetuneJob:
     """Look at everything the preset names. Raises Refusal with all that is wrong with the model and the pictures."""
     preset = loaded.preset
@@ -145,7 +181,8 @@ def inspect_finetune(loaded: Loaded, world: int, seed: int) -> FinetuneJob:
         raise Refusal(*problems)
     for text in prompts.notes:
         log.info("without effect: %s", text)
-    job = FinetuneJob(preset, seed, world, {}, checkpoint, pictures, prompts)
+    kind = VaeJob if preset.train_vae else FinetuneJob
+    job = kind(preset, seed, world, {}, checkpoint, pictures, prompts)
     job.fingerprint.update(_fingerprint(loaded, job))
     return job
 
@@ -155,7 +192,8 @@ def check_finetune(loaded: Loaded) -> None:
     preset = loaded.preset
     assert isinstance(preset, FinetunePreset)
     problems = finetune_problems(loaded)
-    attempt(lambda: base_model(preset), problems)
+    if not loaded.follows:
+        attempt(lambda: base_model(preset), problems)
     attempt(lambda: prompt_file(preset, preset.seed), problems)
     attempt(lambda: find_items(preset), problems)
     if problems:

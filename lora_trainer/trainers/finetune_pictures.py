@@ -13,7 +13,7 @@ from lora_trainer import atomic
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.data.everydream.epochs import EpochPlan, Rated
 from lora_trainer.data.everydream.pictures import Item, read_data_root
-from lora_trainer.data.everydream.placing import bucket_settings, undersized_text
+from lora_trainer.data.everydream.placing import bucket_settings, part_size, undersized_text
 from lora_trainer.data.everydream.schedule_file import schedule_name, schedule_text
 from lora_trainer.data.everydream.usage import Usage
 from lora_trainer.data.survey import Sample, survey
@@ -83,9 +83,11 @@ def finetune_pictures(preset: FinetunePreset, seed: int) -> FinetunePictures:
 
 
 def epoch_plan(preset: FinetunePreset, pictures: PictureSet, total_batch: int, seed: int) -> EpochPlan:
-    """The order of the trained pictures, with ``total_batch`` of them in a step."""
+    """The order of the trained pictures, with ``total_batch`` of them in a step. Of a VAE's, parts that have one size
+    make a batch."""
     rated = Rated(preset.max_epochs, preset.rated_dataset_target_dropout_percent) if preset.rated_dataset else None
-    buckets = [sample.placement.bucket_px for sample in pictures.samples]
+    most_px = preset.vae_crop_px if preset.train_vae else 0
+    buckets = [part_size(sample.placement.bucket_px, most_px) for sample in pictures.samples]
     return EpochPlan(buckets, [item.settings for item in pictures.items], total_batch, seed, rated)
 
 

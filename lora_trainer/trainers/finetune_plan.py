@@ -7,10 +7,13 @@ from collections import Counter
 from lora_trainer.models.checkpoint import KIND_WORDS
 from lora_trainer.trainers.finetune import FinetuneTrainer
 from lora_trainer.trainers.finetune_optimization import spoken_rates
+from lora_trainer.trainers.finetune_vae import VaeTrainer, plan_vae
 
 
-def plan_finetune(trainer: FinetuneTrainer) -> list[tuple[str, str]]:
+def plan_finetune(trainer: FinetuneTrainer | VaeTrainer) -> list[tuple[str, str]]:
     """Rows of a name and a text."""
+    if isinstance(trainer, VaeTrainer):
+        return plan_vae(trainer)
     job, base = trainer.job, trainer.base
     trained = job.pictures.trained
     shapes = Counter(sample.placement.bucket_px for sample in trained.samples)

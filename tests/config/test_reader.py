@@ -87,7 +87,12 @@ WRONG_OPTIMIZER = (
 )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "presets").rglob("*.json")), ids=lambda path: path.stem)
+DESCRIPTIONS = set((ROOT / "presets").rglob("*.model.json"))  # of new models
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set((ROOT / "presets").rglob("*.json")) - DESCRIPTIONS), ids=lambda path: path.stem
+)
 def test_every_shipped_preset_loads(path: Path) -> None:
     keys = json.loads(path.read_text(encoding="utf-8"))
     loaded = load_preset(path, [f"{key}=some_{key}" for key, value in keys.items() if value == "..."])

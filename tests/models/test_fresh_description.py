@@ -16,6 +16,7 @@ from lora_trainer.models.fresh_description import read_description
 from lora_trainer.models.fresh_sizes import VOCABULARY
 from lora_trainer.models.weights_identity import weights_identity
 
+ROOT = Path(__file__).parents[2]
 Write = Callable[..., Path]
 
 SMALL: dict[str, Any] = {
@@ -206,3 +207,8 @@ def test_others_know_what_to_say_of_it(write: Write) -> None:
         pass
     with pytest.raises(Refusal, match=r'set "v_parameterization": false, or correct its prediction'):
         check_agreement(detect(write()), sdxl=True, v2=False, v_parameterization=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "presets").rglob("*.model.json")), ids=lambda path: path.name)
+def test_every_shipped_description_is_right(path: Path) -> None:
+    assert detect(path).kind == json.loads(path.read_text(encoding="utf-8"))["kind"]

@@ -11,16 +11,19 @@ from lora_trainer.data.survey import Sample
 from lora_trainer.draws import python_random
 
 STEP_PX = 64
+LARGE_PX, LEAST_AREA = 512, 7 / 8  # below it steps of 64 are too coarse to leave any out
 SMALL = 1.02**2  # a picture needs 2 % more than its bucket on each side
 
 
 def bucket_settings(resolution: int) -> BucketSettings:
-    """Shapes of about resolution ** 2 pixels, in steps of 64, from half of the resolution to twice as much a side.
+    """Shapes of about resolution ** 2 pixels, in steps of 64, from half of the resolution to twice as much a side; from
+    512 on none with less than 7/8 of the pixels.
 
     A picture gets the one whose width / height is nearest to its own, by their difference.
     """
     least = max(STEP_PX, resolution // 2 // STEP_PX * STEP_PX)
-    return BucketSettings((resolution, resolution), least, 2 * resolution, STEP_PX, upscale=True)
+    least_area = LEAST_AREA if resolution >= LARGE_PX else 0.0
+    return BucketSettings((resolution, resolution), least, 2 * resolution, STEP_PX, True, least_area=least_area)
 
 
 def with_jitter(placement: Placement, jitter: float, *key: int | str) -> Placement:
@@ -38,17 +41,19 @@ def with_jitter(placement: Placement, jitter: float, *key: int | str) -> Placeme
 
 
 def with_random_part(placement: Placement, most_px: int, *key: int | str) -> Placement:
-    """A part of what the bucket shows, anywhere in it, whose sides are at most so many pixels.
-
-    A function of the key; its size is the same for all pictures of a bucket.
-    """
+    """A part of what the bucket shows, of `part_size`, anywhere in it; a function of the key."""
     draw = python_random(*key, "part")
-    part = tuple(min(side, most_px) for side in placement.bucket_px)
+    part = part_size(placement.bucket_px, most_px)
     top, left = (
         start + draw.randint(0, whole - own)
         for start, whole, own in zip(placement.crop_top_left_px, placement.bucket_px, part, strict=True)
     )
-    return replace(placement, bucket_px=(part[0], part[1]), crop_top_left_px=(top, left))
+    return replace(placement, bucket_px=part, crop_top_left_px=(top, left))
+
+
+def part_size(bucket_px: Size, most_px: int) -> Size:
+    """Sides of at most so many pixels; 0 leaves them."""
+    return (min(bucket_px[0], most_px), min(bucket_px[1], most_px)) if most_px else bucket_px
 
 
 def is_undersized(size_px: Size, bucket_px: Size) -> bool:
