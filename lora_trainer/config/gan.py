@@ -11,7 +11,7 @@ from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.gan_data import Augmentation, Images
 from lora_trainer.config.gan_network import Networks, Start
 from lora_trainer.config.gan_recipes import RECIPES, Recipe
-from lora_trainer.config.gan_saving import METRICS, USUAL_METRICS, Metrics, Run, Saving
+from lora_trainer.config.gan_saving import METRICS, USUAL_METRICS, Checkpoints, Metrics, Run, Saving
 from lora_trainer.config.gan_training import Batches, Length, Penalties, Precision, Rates
 
 ADA_KIMG, TRANSFER_ADA_KIMG = 500.0, 100.0
@@ -22,8 +22,8 @@ CLAMP = 256.0
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
 class GanPreset(
-    Networks, Images, Batches, Penalties, Augmentation, Start, Length, Rates, Precision, Saving, Metrics, Run,
-    CommonPreset,
+    Networks, Images, Batches, Penalties, Augmentation, Start, Length, Rates, Precision, Saving, Checkpoints, Metrics,
+    Run, CommonPreset,
 ):  # fmt: skip
     """A checked GAN preset. What a key means stands beside its field, in the class of its subject."""
 

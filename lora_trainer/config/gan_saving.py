@@ -86,6 +86,15 @@ class Saving:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoints(common.Checkpoints):
+    """When the rolling checkpoint is written, besides that of each snapshot; the same command continues from it."""
+
+    checkpoint_every_n_epochs: Count = setting(
+        0, "Times that all images were shown between two checkpoints; 0 is never.", may_change=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """How good the images are."""
 

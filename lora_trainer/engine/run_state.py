@@ -14,7 +14,7 @@ from lora_trainer.engine.adopted_optimizer import adopt_state, made_of
 from lora_trainer.engine.checkpoints import Found
 from lora_trainer.engine.metrics import Window
 from lora_trainer.engine.optimizers import load_optimizer_state
-from lora_trainer.engine.phase import Phase, Trainer
+from lora_trainer.engine.phase import Phase, Trainer, leading
 from lora_trainer.engine.step import Stepper
 from lora_trainer.engine.validation import BestValues
 from lora_trainer.errors import Refusal
@@ -67,6 +67,9 @@ class RunState:
         return int(state["step"])
 
     def _phase(self, phase: Phase) -> dict[str, Any]:
+        """Of phases that share an optimizer the first one has everything, the others count their own steps."""
+        if phase not in leading(self.trainer.phases):
+            return {"applied": self.stepper.applied[phase.name]}
         return {
             "weights": {name: weight.detach().to("cpu", copy=True) for name, weight in phase.weights.items()},
             "buffers": {
@@ -78,6 +81,9 @@ class RunState:
         }
 
     def _restore_phase(self, phase: Phase, saved: Mapping[str, Any], found: Found) -> None:
+        self.stepper.applied[phase.name] = int(saved["applied"])
+        if phase not in leading(self.trainer.phases):
+            return
         _check_weights(phase, saved["weights"], found)
         with torch.no_grad():
             for name, weight in phase.weights.items():
@@ -89,7 +95,6 @@ class RunState:
             load_optimizer_state(phase.optimizer, saved["optimizer"])
         elif reason := adopt_state(phase.optimizer, saved["optimizer"], saved.get("made", {})):
             log.info("%s: the optimizer of %s begins anew: %s", found.folder, phase.name, reason)
-        self.stepper.applied[phase.name] = int(saved["applied"])
 
 
 def _check_weights(phase: Phase, saved: Mapping[str, torch.Tensor], found: Found) -> None:

@@ -79,7 +79,7 @@ class GanJob(Job):
 
     @property
     def checkpoints(self) -> Cadence:
-        """Also with each snapshot. Epochs are short where there are few images, so they count only where asked for."""
+        """With each snapshot, unless the preset says after how many steps."""
         usual = super().checkpoints
         return Cadence(usual.every_n_epochs, usual.every_n_steps or self.preset.steps_per_snapshot)
 
