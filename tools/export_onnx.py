@@ -1,7 +1,8 @@
-"""Write an upscaler as ONNX, and check that onnxruntime makes the same pictures of it.
+"""Write an upscaler or a GAN's generator as ONNX, and check that onnxruntime makes the same pictures of it.
 
 python -m tools.export_onnx output/span_4x/span_4x.safetensors
 python -m tools.export_onnx hat.safetensors --size 256
+python -m tools.export_onnx network-snapshot-005000.safetensors
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ OPSET = 18
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 when the pictures differ, 2 for a use that is refused."""
     parser = argparse.ArgumentParser(prog="export_onnx", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", type=Path, help="a .safetensors or .pth file")
+    parser.add_argument(
+        "model", type=Path, help=".safetensors, .pth, or a GAN's snapshot"
+    )
     parser.add_argument("target", type=Path, nargs="?", help="the .onnx file (default: the model's name)")
     parser.add_argument("--fp16", action="store_true", help="weights and sums in half precision")
     parser.add_argument("--size", type=int, help="for pictures of this side only, where a network does not do without")
@@ -46,6 +49,12 @@ def _export(source: Path, target: Path | None, precision: str, side_px: int | No
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise Refusal(f"{', '.join(missing)} not installed: pip install lora_trainer[onnx]")
+    from tools.gan_onnx import is_gan
+
+    if is_gan(source):
+        if precision == "fp16" or side_px:
+            raise Refusal(f"{source}: a generator is written in fp32 and its own size; leave out --fp16 and --size")
+        return _export_gan(source, target or source.with_suffix(".onnx"))
     from lora_trainer.models.sr_file import network_from_file, read_metadata
 
     model = network_from_file(source)
@@ -68,6 +77,18 @@ def _export(source: Path, target: Path | None, precision: str, side_px: int | No
     print(f"{target}: {name} {model.scale}x, {sizes}, {precision}; largest difference {largest:.1e}")
     if not largest <= TOLERANCE[precision]:
         print(f"more than {TOLERANCE[precision]:.0e}: this file makes other pictures than the model", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _export_gan(source: Path, target: Path) -> int:
+    from tools.gan_onnx import TOLERANCE as GAN_TOLERANCE
+    from tools.gan_onnx import export_gan
+
+    name, largest = export_gan(source, target, OPSET)
+    print(f"{target}: {name}; largest difference {largest:.1e}")
+    if not largest <= GAN_TOLERANCE:
+        print(f"more than {GAN_TOLERANCE:.0e}: this file makes other images than the snapshot", file=sys.stderr)
         return 1
     return 0
 

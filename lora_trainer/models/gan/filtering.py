@@ -114,7 +114,8 @@ def plan_resample(
 
     Raises ValueError where nothing would be left of the image.
     """
-    return _plan(factors, size, up, down, padding, flip, gain)
+    sides = int(size[0]), int(size[1])  # tensors while an export traces the network, and then no keys of a cache
+    return _plan(factors, sides, up, down, padding, flip, gain)
 
 
 @lru_cache(maxsize=1024)

@@ -48,7 +48,7 @@ class FourierInput(nn.Module):
         rows = torch.stack([downwards.cos(), downwards.sin()], 3)  # (b, c, size, 2)
         waves = (rows @ columns).flatten(2)
         mixed: Tensor = torch.matmul(self.weight / math.sqrt(self.weight.shape[1]), waves)
-        return mixed.view(len(w), -1, self.size, self.size)
+        return mixed.view(w.shape[0], -1, self.size, self.size)
 
     def _moved(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Frequencies (b, channels, 2) and phases (b, channels) after w's rotation and shift and the transform."""

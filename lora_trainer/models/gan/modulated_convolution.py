@@ -48,7 +48,7 @@ def modulated_conv2d(
     styles = styles.to(x.dtype)
     if weight.shape[-1] == 1 and up_factors is None:
         product = modulated_product(x.flatten(2), weight.flatten(1), styles, scales)
-        return product.view(len(x), -1, *x.shape[2:])
+        return product.view(x.shape[0], -1, *x.shape[2:])
     weight = weight.to(x.dtype)
     x = x * styles[:, :, None, None]
     if up_factors is None:

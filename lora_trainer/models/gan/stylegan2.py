@@ -105,7 +105,7 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """ws and noises one for each layer, ws one more for the colours; the image stays in full precision."""
         if x is None:
-            x = self.const[None].expand(len(ws[0]), -1, -1, -1)
+            x = self.const[None].expand(ws[0].shape[0], -1, -1, -1)
         x = x.to(dtype)
         for layer, w, noise in zip(self.layers, ws[:-1], noises, strict=True):
             x = layer(x, w, noise)
