@@ -20,8 +20,8 @@ class Model:
 
     resume_ckpt: PathText = setting(
         "",
-        "The base model: a .safetensors or .ckpt file, a diffusers folder, a run's folder for its newest "
-        "model, findlast for the newest one in logdir, or a .json file that describes one to begin with random weights. "
+        "The base model: a .safetensors or .ckpt file, a diffusers folder, a run's folder for its newest model, "
+        "findlast for the newest one in logdir, or a .json file that describes one to begin with random weights. "
         "Nothing is downloaded. Not needed after an interruption: the same command goes on by itself.",
         required=True,
         example="models/v1-5-pruned-emaonly.safetensors",

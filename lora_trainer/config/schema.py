@@ -16,14 +16,19 @@ from lora_trainer.config.trainers import trainer_named
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
 
-SECTIONS: dict[str, object] = {  # in which traiNNer-redux's keys may stand as well
+STAGES: dict[str, object] = {
     "stages": {
         "type": "array",
         "items": {"type": "object", "required": ["stage"]},
         "description": "Trainings one after the other, each with its own keys beside the preset's.",
     },
-    **{name: {"type": "object"} for name in ("datasets", "train", "path", "val", "logger")},
-    **{name: {"type": ["string", "integer"]} for name in OTHER_WORDS if "." not in name},
+}
+# What another program's files have beside the keys, by the trainer that reads them
+SECTIONS: dict[str, dict[str, object]] = {
+    "super_resolution": {
+        **{name: {"type": "object"} for name in ("datasets", "train", "path", "val", "logger")},
+        **{name: {"type": ["string", "integer"]} for name in OTHER_WORDS if "." not in name},
+    }
 }
 
 
@@ -38,7 +43,8 @@ def json_schema(trainer: str) -> dict[str, object]:
     for name in sorted(other_models.KEYS) if entry.with_gui_keys else ():
         properties[name] = {"description": "For models that lora_trainer does not train.", "deprecated": True}
     if entry.starts_from:
-        properties |= SECTIONS
+        properties |= STAGES
+    properties |= SECTIONS.get(trainer, {})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"lora_trainer preset: {trainer}",

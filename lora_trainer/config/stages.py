@@ -72,13 +72,15 @@ def _placed(
         if key in entries and isinstance(entries[key].value, str) and key not in own:
             entries[key] = replace(entries[key], value=f"{str(entries[key].value).rstrip('/')}{tail}", text=None)
     if before is not None and trainer.starts_from not in own:
-        entries[trainer.starts_from] = replace(own[NAME], key=trainer.starts_from, value=result_of(before))
+        entries[trainer.starts_from] = replace(own[NAME], key=trainer.starts_from, value=result_of(before, trainer))
     return entries
 
 
-def result_of(stage: Stage) -> str:
-    """The file that a stage leaves."""
+def result_of(stage: Stage, trainer: Trainer) -> str:
+    """The file that a stage leaves, or its folder."""
     values = {key: str(entry.value) for key, entry in stage.entries.items()}
+    if trainer.leaves_a_folder:
+        return values.get("output_dir", "")
     endings = [endings[values[key]] for key, endings in FORMATS.items() if values.get(key) in endings]
     suffix = endings[0] if endings else ".safetensors"
     return f"{values.get('output_dir', '')}/{values.get('output_name', '')}{suffix}"

@@ -28,7 +28,8 @@ class Trainer:
     """`with_gui_keys`: the preset may hold the kohya_ss GUI's keys for models that no trainer here trains.
 
     `unfold` makes flat keys of another program's sections. `starts_from` is the key that takes the result of the stage
-    before in a preset with stages. `told_by` are keys that say which trainer a preset without `trainer` is for.
+    before in a preset with stages, which is a file, or with `leaves_a_folder` the run's folder. `told_by` are keys that
+    say which trainer a preset without `trainer` is for.
     """
 
     preset: type[CommonPreset]
@@ -36,6 +37,7 @@ class Trainer:
     with_gui_keys: bool = False
     unfold: Callable[[Mapping[str, Entry]], dict[str, Entry]] = dict
     starts_from: str = ""
+    leaves_a_folder: bool = False
     told_by: tuple[str, ...] = ()
 
 
@@ -45,7 +47,12 @@ TRAINERS = MappingProxyType(
     {
         "lora": Trainer(LoraPreset, LORA_RULES, with_gui_keys=True),
         "finetune": Trainer(
-            FinetunePreset, FINETUNE_RULES, unfold=unfold_everydream, told_by=("resume_ckpt", "data_root")
+            FinetunePreset,
+            FINETUNE_RULES,
+            unfold=unfold_everydream,
+            starts_from="resume_ckpt",
+            leaves_a_folder=True,
+            told_by=("resume_ckpt", "data_root"),
         ),
         "super_resolution": Trainer(
             SuperResolutionPreset,
@@ -53,7 +60,7 @@ TRAINERS = MappingProxyType(
             unfold=unfold_sections,
             starts_from="pretrain_network_g",
         ),
-        "gan": Trainer(GanPreset, GAN_RULES, unfold=unfold_gan, starts_from="resume"),
+        "gan": Trainer(GanPreset, GAN_RULES, unfold=unfold_gan),
     }
 )
 

@@ -18,10 +18,10 @@ def newest_model(folder: Path, without: Path | None = None) -> Path:
     """
     found = [index for index in folder.rglob(INDEX) if not _is_left_out(index.parent, without)]
     if not found:
-        raise Refusal(f"resume_ckpt: findlast: there is no diffusers folder below {folder}; name the model")
+        raise Refusal(f"resume_ckpt: there is no diffusers folder below {folder}; name the model")
     newest = max(found, key=lambda index: (index.stat().st_mtime_ns, str(index))).parent
     if FAILED in newest.name:
-        raise Refusal(f"resume_ckpt: findlast: the newest model, {newest}, is of a run that failed; name the model")
+        raise Refusal(f"resume_ckpt: the newest model, {newest}, is of a run that failed; name the model")
     return newest
 
 

@@ -35,8 +35,10 @@ def load_base(
     *,
     vae: str = "",
     zero_terminal_snr: bool = False,
+    placed: bool = True,
 ) -> BaseModel:
-    """The base model with UNet and text encoders on the device; its own VAE, or that of a path."""
+    """The base model with UNet and text encoders on the device, or `placed` there by whoever calls; its own VAE, or
+    that of a path."""
     log.info("loading %s", checkpoint.path)
     base = load_base_model(checkpoint, dtype=dtype, vae=Path(vae) if vae else None)
     if zero_terminal_snr:
@@ -44,7 +46,8 @@ def load_base(
     if note := use_attention(base.unet, attention, device):
         log.info("%s", note)
     for model in (base.unet, *base.text_encoders):
-        model.to(device)
+        if placed:
+            model.to(device)
         model.train()  # for checkpointing and dropout; the models themselves have none
     return base
 

@@ -19,16 +19,18 @@ from lora_trainer.engine.ema import Ema
 from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
+from lora_trainer.errors import Refusal
 from lora_trainer.losses.blended_huber import blended_losses
 from lora_trainer.losses.weighting import Weighting
 from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.detect import detect
+from lora_trainer.models.text_encoding import SDXL_SKIP
 from lora_trainer.trainers.diffusion_base import encode_pictures, forget_activations, load_base, place_vae
 from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.diffusion_objective import Objective
 from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captions
 from lora_trainer.trainers.diffusion_validation import DiffusionValidator, encode_held_out
-from lora_trainer.trainers.finetune_checks import check_prediction
+from lora_trainer.trainers.finetune_checks import check_prediction, prompt_file
 from lora_trainer.trainers.finetune_data import FinetuneData, FinetuneNoise
 from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
 from lora_trainer.trainers.finetune_job import OF_ALL_PICTURES, FinetuneJob
@@ -48,6 +50,7 @@ from lora_trainer.trainers.finetune_pictures import (
 from lora_trainer.trainers.finetune_schedule import FinetuneRates, finetune_rates_of
 from lora_trainer.trainers.finetune_vae import VaeTrainer, build_vae
 from lora_trainer.trainers.previews import Previews, gathered
+from lora_trainer.trainers.sample_prompts import SamplePrompt
 from lora_trainer.trainers.sampling import Drawing, Sampler
 
 log = logging.getLogger(__name__)
@@ -137,9 +140,19 @@ class FinetuneTrainer:
             dtype=self.precision.dtype,
         )
         model = job.checkpoint.path.stem
-        previews = Previews(folder, name, job.prompts.prompts, model, self.steps_per_epoch, job.fingerprint)
+        previews = Previews(folder, name, self._prompts(), model, self.steps_per_epoch, job.fingerprint)
         with gathered(base.unet.device, base.vae, *base.text_encoders):
             return previews.draw(drawing, label, done)
+
+    def _prompts(self) -> Sequence[SamplePrompt]:
+        """As the file is now: people change it while the run goes on. When it was changed for the worse, those that
+        there were at the start."""
+        job = self.job
+        try:
+            return prompt_file(job.preset, job.seed, job.captions).prompts or job.prompts.prompts
+        except Refusal as refusal:
+            log.warning("%s; the prompts of the start are drawn", refusal)
+            return job.prompts.prompts
 
     def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
         """The losses under EveryDream2's names."""
@@ -162,10 +175,11 @@ def build_finetune(
         return build_vae(job, processes, precision, dry)
     if job.begins_with_random_vae:
         log.warning("the VAE of this model is random, and its latents say nothing; train it first, with train_vae")
-    loaded = load_base(
-        job.checkpoint, torch.float32, device, preset.attention, zero_terminal_snr=preset.enable_zero_terminal_snr
-    )
+    ztsnr = preset.enable_zero_terminal_snr
+    loaded = load_base(job.checkpoint, torch.float32, device, preset.attention, zero_terminal_snr=ztsnr, placed=False)
     check_prediction(replace(job.checkpoint, kind=loaded.kind))
+    if loaded.kind == "sdxl" and preset.clip_skip not in (0, SDXL_SKIP):
+        log.info("without effect: clip_skip: Stable Diffusion XL always takes the layer before the last")
     if loaded.zero_terminal_snr and loaded.prediction == "epsilon":
         log.warning("the last timestep is noise alone, from which a model that predicts noise learns nothing")
     base, exported = _placed(preset, loaded, precision, device)
@@ -216,13 +230,11 @@ def _placed(
     GPU, and its files shall have it as it was."""
 
     def working(model: Any, trained: bool) -> Any:
-        if trained and preset.full_bf16:
-            return model.to(torch.bfloat16)
-        if trained or device.type != "cuda" or precision.dtype == torch.float32:
-            return model
-        fast = copy.deepcopy(model).to(precision.dtype)
-        model.to("cpu")
-        return fast
+        if trained:
+            return model.to(device, torch.bfloat16 if preset.full_bf16 else torch.float32)
+        if device.type != "cuda" or precision.dtype == torch.float32:
+            return model.to(device)
+        return copy.deepcopy(model).to(device, precision.dtype)
 
     vae = copy.deepcopy(loaded.vae) if device.type == "cuda" else loaded.vae
     place_vae(vae, precision.dtype, device)

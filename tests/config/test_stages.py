@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.problems import PresetError
 from lora_trainer.config.reader import Loaded, load_preset, load_stages
 from lora_trainer.config.super_resolution import SuperResolutionPreset
@@ -54,6 +55,19 @@ def test_each_stage_has_its_folder_and_starts_from_the_one_before(tmp_path: Path
         "", "out/über/1_2x/span_2x.safetensors", "out/über/2_4x/span_4x.safetensors",
     ]  # fmt: skip
     assert [(preset(each).scale, preset(each).total_iter) for each in found] == [(2, 100), (4, 50), (4, 100)]
+
+
+def test_a_stage_of_a_fine_tuning_starts_from_the_folder_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "preset.json"
+    content = {
+        "trainer": "finetune", "resume_ckpt": "small.json", "data_root": "in", "logdir": "out", "project_name": "small",
+        "stages": [{"stage": "vae", "train_vae": True}, {"stage": "unet"}],
+    }  # fmt: skip
+    path.write_text(json.dumps(content), encoding="utf-8")
+    first, second = (loaded.preset for loaded in load_stages(path))
+    assert isinstance(first, FinetunePreset) and isinstance(second, FinetunePreset)
+    assert (first.resume_ckpt, first.output_dir, first.output_name) == ("small.json", "out/small/1_vae", "small_vae")
+    assert (second.resume_ckpt, second.output_dir, second.train_vae) == ("out/small/1_vae", "out/small/2_unet", False)
 
 
 def test_the_result_of_a_pth_stage_ends_in_pth(tmp_path: Path) -> None:

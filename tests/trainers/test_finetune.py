@@ -174,6 +174,22 @@ def test_the_loss_falls_and_what_is_held_out_is_measured(
     assert drawn == [f"tiny{ending}_000060_0{number}_555.png" for ending in ("", "_ema") for number in range(3)]
 
 
+def test_prompts_may_change_on_the_way(
+    write_finetune: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prompts.json"
+    sample = {"prompt": "a cat", "size": [64, 64]}
+    content: dict[str, Any] = {"cfgs": [1.0], "num_inference_steps": 1, "samples": [sample]}
+    file.write_text(json.dumps(content), encoding="utf-8")
+    trainer = built(write_finetune(sample_prompts=str(file)))
+    (first,) = trainer.preview(tmp_path / "sample", "000001", 1)
+    file.write_text(json.dumps({**content, "samples": [{**sample, "prompt": "a dog"}] * 2}), encoding="utf-8")
+    assert [drawn.caption for drawn in trainer.preview(tmp_path / "sample", "000002", 2)] == ["a dog", "a dog"]
+    file.write_text("{", encoding="utf-8")
+    assert [drawn.caption for drawn in trainer.preview(tmp_path / "sample", "000003", 3)] == ["a cat"]
+    assert first.caption == "a cat"
+
+
 def test_models_are_named_by_what_happened(
     write_finetune: Write, start: Start, train: Train, out: Path, rows: Rows
 ) -> None:

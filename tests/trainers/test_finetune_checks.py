@@ -73,3 +73,13 @@ def test_previews_come_from_the_file(tmp_path: Path) -> None:
     assert [(each.text, each.width_px, each.seed) for each in found] == [("a cat", 640, 7)] * 3
     with pytest.raises(Refusal, match=r"no\.txt: there is no such file; put it beside the preset"):
         prompt_file(preset(sample_prompts="no.txt"), 1)
+
+
+def test_of_the_folder_of_a_run_the_newest_model_is_taken(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for number, name in enumerate(("last-a-ep01-gs00001", "last-a-ep02-gs00002", "last-a-ep02-gs00002_ema")):
+        index = run / "ckpts" / name / "model_index.json"
+        index.parent.mkdir(parents=True)
+        index.write_text("{}", encoding="utf-8")
+        os.utime(index, (1000 + number, 1000 + number))
+    assert base_model_path(preset(resume_ckpt=str(run))) == run / "ckpts" / "last-a-ep02-gs00002"
