@@ -74,7 +74,7 @@ def _told_by_yaml(model: Path) -> Prediction | None:
     path = model.with_suffix(".yaml")
     if not path.is_file():
         return None
-    content = read_yaml(path)
+    content: Any = read_yaml(path)
     for key in ("model", "params"):
         content = content.get(key) if isinstance(content, dict) else None
     if not isinstance(content, dict):
