@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,8 +120,10 @@ def measure(
         if hasattr(child, "gradient_checkpointing"):
             child.gradient_checkpointing = checkpointing  # type: ignore[assignment]
             child._gradient_checkpointing_func = tape.block if checkpointing else None  # type: ignore[assignment]
-    with ExitStack() as stack:
-        stack.enter_context(_Measured(tape, half, WIDENED[device_type]))
+    with contextlib.ExitStack() as stack:
+        mode = _Measured(tape, half, WIDENED[device_type])
+        stack.enter_context(_autocast_within(mode))
+        stack.enter_context(mode)
         stack.enter_context(saved_tensors_hooks(tape.keeping(resident), _as_is))
         module(*inputs)
     return tape.result()
@@ -225,6 +227,27 @@ class _Measured(TorchFunctionMode):
         return self.tape.copy(value, dtype) if isinstance(value, nn.Parameter) else value.to(dtype)
 
 
+@contextlib.contextmanager
+def _autocast_within(mode: _Measured) -> Iterator[None]:
+    """Layers that switch autocast off for a part of their work find these rules instead of PyTorch's, which knows none
+    for this device."""
+
+    @contextlib.contextmanager
+    def autocast(device_type: str, dtype: torch.dtype | None = None, enabled: bool = True, **_: Any) -> Iterator[None]:
+        before, mode.half = mode.half, (dtype or mode.half) if enabled else None
+        try:
+            yield
+        finally:
+            mode.half = before
+
+    own = torch.autocast
+    torch.autocast = autocast  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        torch.autocast = own  # type: ignore[misc]
+
+
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **options: Any
 ) -> Tensor:
@@ -236,7 +259,7 @@ class _FastAttention(torch.autograd.Function):
     """Keeps queries, keys, values, result, and one number for each query and head; never the table of weights."""
 
     @staticmethod
-    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         result, sums = torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
         context.save_for_backward(query, key, value, mask, result, sums)
         return result

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Iterator
+from dataclasses import replace
 
+import torch
+
+from lora_trainer.config.lora import LoraPreset
+from lora_trainer.engine.precision import DTYPES
 from lora_trainer.models.checkpoint import KIND_WORDS
-from lora_trainer.trainers.diffusion_base import parts_of
+from lora_trainer.trainers.diffusion_fit import Measure, Rows, card_bytes, memory_rows, other_optimizer, spoken
+from lora_trainer.trainers.diffusion_memory import Choices, DiffusionMemory, Owner, vae_format
+from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.lora import LoraTrainer
 
 
@@ -26,30 +32,36 @@ def plan_lora(trainer: LoraTrainer) -> list[tuple[str, str]]:
         ("pictures", f"{summary.pictures} in {folders}; {summary.uses} an epoch"),
         ("buckets", buckets),
         ("trained", f"{numbers:,} numbers in {', '.join(f'{n} layers of {part}' for part, n in layers.items())}"),
-        ("memory", ", ".join(f"{name} {_spoken(size)}" for name, size in memory_bytes(trainer).items())),
+        *memory_of(trainer),
+        *([("latents in memory", spoken(_latent_bytes(trainer)))] if job.preset.caches_latents else []),
     ]
 
 
-def memory_bytes(trainer: LoraTrainer) -> dict[str, int]:
-    """What each component holds, before activations: those depend on the batch, and the trial step shows them."""
-    sizes: dict[str, int] = {part: _bytes(model) for part, model in parts_of(trainer.base).items()}
-    trained = sum(weight.numel() for weight in trainer.phases[0].weights.values())
-    optimizer = trainer.job.preset.optimizer.lower()
-    moments = (1 if optimizer.endswith("8bit") else 4) * (1 if "lion" in optimizer else 2)
-    sizes["vae"] = _bytes(trainer.base.vae)
-    sizes["gradients"] = trained * 4
-    sizes["optimizer"] = trained * moments
-    if trainer.job.preset.caches_latents:
-        sizes["latents in memory"] = _latent_bytes(trainer)
-    return sizes
+def memory_of(trainer: LoraTrainer) -> Rows:
+    """What the training needs of the card that is there, or else of those that there are."""
+    preset, device, phase, base = trainer.job.preset, trainer.base.unet.device, trainer.phases[0], trainer.base
+    passes = base.unet.dtype if device.type == "cuda" else DTYPES[preset.mixed_precision]
+    micro = max(trainer.data(trainer.largest_step), key=lambda each: len(each["names"]))
+    form = vae_format(base.vae, passes, full=preset.sdxl_no_half_vae)
+    model = phase.module
+    assert isinstance(model, DiffusionModel)
+    memory = DiffusionMemory(model, phase.weights, micro, passes, base.vae, form, text_stays="token_ids" in micro)
+    choices = Choices(
+        [Owner(preset.optimizer, preset.optimizer_options, list(phase.weights))],
+        checkpointing=preset.gradient_checkpointing,
+        gradients_stay=preset.gradient_accumulation_steps > 1 or trainer.job.world > 1,
+        encodes=not preset.caches_latents,
+    )
+    return memory_rows(memory, choices, list(_measures(preset)), card_bytes(device))
 
 
-def _spoken(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+def _measures(preset: LoraPreset) -> Iterator[Measure]:
+    """What would make it less, with what costs least first."""
+    yield Measure("cache_latents", lambda choices: replace(choices, encodes=False))
+    yield Measure("gradient_checkpointing", lambda choices: replace(choices, checkpointing=True))
+    yield Measure("optimizer AdamW8bit", other_optimizer("AdamW8bit"))
+    if preset.train_batch_size > 1:
+        yield Measure("train_batch_size 1", lambda choices: replace(choices, share=1 / preset.train_batch_size))
 
 
 def _latent_bytes(trainer: LoraTrainer) -> int:
