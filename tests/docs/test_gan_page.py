@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from lora_trainer.config.gan import GanPreset
 from lora_trainer.config.gan_gamma import suggested_gamma
 from lora_trainer.config.gan_saving import METRICS
 from lora_trainer.config.setting import keys_of
+from lora_trainer.losses.feature_networks import KINDS
+from tools import generate
 from tools.stylegan_preset import FLAGS, OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +47,26 @@ def test_the_options_of_train_py_that_are_told_of_exist() -> None:
     known = {f"--{name.replace('_', '-')}" for name in (*OPTIONS, *FLAGS)}
     lines = [line.split("|")[1] for line in section("Coming from train.py").splitlines() if line.startswith("| `--")]
     assert {option for line in lines for option in re.findall(r"`(--[\w-]+)`", line)} <= known
+
+
+def test_every_metric_is_told_of_with_the_network_that_it_needs() -> None:
+    rows = [line.split("|")[1:-1] for line in section("Metrics").splitlines() if re.match(r"\| `\w+50k|\| `ppl", line)]
+    told = {name: cells[3] for cells in rows for name in re.findall(r"`(\w+)`", cells[0])}
+    assert told.keys() == METRICS.keys()
+    for name, network in METRICS.items():
+        assert network in told[name] or told[name].strip() == "as above"
+    urls = {kind.published.url for kinds in KINDS.values() for kind in kinds}
+    assert urls == set(re.findall(r"\]\((https://[^)]+)\)", section("Metrics")))
+
+
+def test_the_commands_about_snapshots_are_taken() -> None:
+    text = section("Using a snapshot")
+    commands = re.findall(r"^python -m tools\.generate (.*)$", text, re.MULTILINE)
+    assert len(commands) >= 7
+    for words in (*commands, *re.findall(r"^python -m tools\.generate (.*)$", generate.__doc__ or "", re.MULTILINE)):
+        generate._check(generate._parser().parse_args(shlex.split(words)))
+    known = set(re.findall(r"--[a-z][\w-]*", generate._parser().format_help())) - {"--help"}
+    assert known == set(re.findall(r"--[a-z][\w-]*", text))
 
 
 def test_keys_in_the_parts_about_presets_are_real() -> None:
