@@ -26,13 +26,13 @@ LARGEST_GRADIENT = 1e5  # of a weight, where layers in half precision overflow
 class Networks:
     """`options` are what a snapshot says of them."""
 
-    generator: Generator | r3gan.Generator
+    generator: Generator
     discriminator: Discriminator | r3gan.Discriminator
     options: dict[str, Any]
 
     def trained(self) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
         """The weights of both by name; those that no pass reaches are frozen for good."""
-        unused = getattr(self.generator.synthesis, "unused_parameters", list)()
+        unused: list[str] = getattr(self.generator.synthesis, "unused_parameters", list)()
         left_out = {f"synthesis.{name}" for name in unused}
         for name, weight in self.generator.named_parameters():
             weight.requires_grad_(name not in left_out)
@@ -89,6 +89,6 @@ def place(networks: Networks, device: torch.device, precision: Precision) -> Non
 def bound_gradients(weights: dict[str, nn.Parameter]) -> None:
     """Keep what overflowed in a layer of half precision from spoiling the step, whose other gradients are good."""
     for weight in weights.values():
-        weight.register_hook(
+        weight.register_hook(  # type: ignore[no-untyped-call]
             lambda gradient: gradient.nan_to_num(nan=0.0, posinf=LARGEST_GRADIENT, neginf=-LARGEST_GRADIENT)
         )

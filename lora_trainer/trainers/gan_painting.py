@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lora_trainer.draws import draw_key
 from lora_trainer.engine.phase import Batch
-from lora_trainer.models.gan import r3gan
 from lora_trainer.models.gan.augmentation import AugmentPipe
 from lora_trainer.models.gan.augmentation_strength import FixedStrength
 from lora_trainer.models.gan.blur import blur, blur_sigma
@@ -23,7 +22,7 @@ from lora_trainer.models.gan.mapping import Generator
 class Painter(nn.Module):
     """z (b, z_dim) and labels -> images and their ws (b, layers, w_dim), the later of which may be those of other z."""
 
-    def __init__(self, network: Generator | r3gan.Generator) -> None:
+    def __init__(self, network: Generator) -> None:
         super().__init__()
         self.network = network
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from lora_trainer import atomic
 from lora_trainer.data.labelled_images import LabelledImages
 from lora_trainer.draws import python_random
-from lora_trainer.models.gan import r3gan
 from lora_trainer.models.gan.mapping import Generator
 from lora_trainer.trainers.gan_batches import latents
 
@@ -45,18 +44,19 @@ class Sheet:
     def write_reals(self, path: Path, images: LabelledImages) -> None:
         self._write(path, np.stack([images.image(item) for item in self.items]))
 
-    def write_fakes(self, path: Path, generator: Generator | r3gan.Generator, at_a_time: int) -> None:
+    def write_fakes(self, path: Path, generator: Generator, at_a_time: int) -> None:
         """The generator as it is; `at_a_time` images pass it together."""
         self._write(path, self.draw(generator, at_a_time))
 
     @torch.no_grad()
-    def draw(self, generator: Generator | r3gan.Generator, at_a_time: int) -> np.ndarray:
+    def draw(self, generator: Generator, at_a_time: int) -> np.ndarray:
         """uint8 (columns * rows, channels, h, w)."""
         device = next(generator.parameters()).device
         options = {"noise": "const"} if hasattr(generator.synthesis, "noise_size") else {}
         found = []
-        for z, labels in zip(self.z.split(at_a_time), self.labels.split(at_a_time), strict=True):
-            images = generator(z.to(device), labels.to(device), **options)
+        for start in range(0, len(self.z), at_a_time):
+            part = slice(start, start + at_a_time)
+            images = generator(self.z[part].to(device), self.labels[part].to(device), **options)
             found.append((images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy())
         return np.concatenate(found)
 

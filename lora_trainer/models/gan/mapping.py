@@ -76,6 +76,8 @@ class MappingNetwork(Averaging):
 class Generator(nn.Module):
     """z, labels -> images (b, channels, resolution, resolution), about -1..1: `mapping`, then `synthesis`."""
 
+    num_ws: int
+
     def __init__(self, synthesis: nn.Module, z_dim: int, c_dim: int, w_dim: int, map_depth: int) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lora_trainer.models.gan.filtering import FilterFactors, downsample, normalized_filter, upsample
 from lora_trainer.models.gan.half_precision import HalfPrecision
+from lora_trainer.models.gan.mapping import Generator as StyleGenerator
 
 Z_DIM = 64
 BLOCKS = 2  # of a resolution
@@ -161,28 +162,16 @@ class SynthesisNetwork(nn.Module):
         return images
 
 
-class Generator(nn.Module):
+class Generator(StyleGenerator):
     """z, labels -> images; called as the StyleGAN generators are."""
 
+    mapping: Latent  # type: ignore[assignment]
+
     def __init__(self, synthesis: SynthesisNetwork, mapping: Latent) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.synthesis, self.mapping = synthesis, mapping
         self.z_dim, self.c_dim, self.num_ws = mapping.z_dim, mapping.c_dim, synthesis.num_ws
         self.w_dim = latent_dim(mapping.z_dim, mapping.c_dim)
-
-    def forward(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        *,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        update_emas: bool = False,
-        **synthesis: object,
-    ) -> Tensor:
-        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
-        images: Tensor = self.synthesis(ws, **synthesis)
-        return images
 
 
 class Discriminator(nn.Module):
@@ -227,7 +216,8 @@ class Discriminator(nn.Module):
             return logits
         if c is None:
             raise ValueError(f"the network is conditional: give labels (b, {self.c_dim})")
-        return (y * self.embed(c.to(full))).sum(1, keepdim=True) / math.sqrt(y.shape[1])
+        matched: Tensor = (y * self.embed(c.to(full))).sum(1, keepdim=True)
+        return matched / math.sqrt(y.shape[1])
 
 
 def resolutions(resolution: int) -> list[int]:
