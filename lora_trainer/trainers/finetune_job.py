@@ -43,7 +43,7 @@ REPLACED = (  # keys whose content, not whose spelling, says whether a run is th
     "ema_resume_model", "lowvram",
 )  # fmt: skip
 OF_ALL_PICTURES = "_all_val_combined"
-PSNR_OF = ("psnr", *(f"psnr_{hue}" for hue in HUES))  # of all pictures, and of those with a colour
+PSNR_OF = ("psnr", "psnr_turned", *(f"psnr_{hue}" for hue in HUES))  # of all, of them with other hues, with a colour
 
 
 @dataclass(frozen=True)

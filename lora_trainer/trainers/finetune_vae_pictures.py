@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.data.buckets import Placement
+from lora_trainer.data.color_augmentation import turn_hue
 from lora_trainer.data.latent_encoding import read_pixels
 from lora_trainer.data.survey import Sample
 from lora_trainer.engine.precision import Precision
@@ -21,6 +23,7 @@ from lora_trainer.trainers.finetune_vae_objective import VaeModel, VaeObjective,
 from lora_trainer.trainers.preview_sheet import Cell, write_grid
 from lora_trainer.trainers.sampling import evaluating
 
+TURNED_DEGREES = (120.0, 240.0)  # red to green and blue, orange to a bluish green and violet
 COLOURED = 0.1  # a picture counts as green when so much of it is
 SHOWN, SHOWN_PX = 8, 256  # pictures of a sheet, and the most that is seen of a side
 IN_A_ROW = 2
@@ -36,30 +39,32 @@ class VaePictures:
     device: torch.device
 
     def measure(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """`psnr` and `loss`, means over the pictures, and `psnr_green` and the like over those with that colour, where
-        there are any. The mean of each picture's latents is decoded."""
-        found: dict[str, list[float]] = {"psnr": [], "loss": []}
-        for pixels, output in self._passes((sample, sample.placement) for sample in samples):
-            original, decoded = as_shares(pixels), as_shares(output).clamp(0, 1)
-            near = float(psnr(decoded, original))
+        """`psnr` and `loss`, means over the pictures; `psnr_green` and the like over those with that colour, where
+        there are any; `psnr_turned` over all with other hues. The mean of each picture's latents is decoded."""
+        found: dict[str, list[float]] = {"psnr": [], "loss": [], "psnr_turned": []}
+        for pixels, output in self._passes((sample, sample.placement, 0.0) for sample in samples):
+            near = _psnr(pixels, output)
             found["psnr"].append(near)
             found["loss"].append(float(sum(self.objective.differences(output, pixels).values())))
             for hue in HUES:
-                if float(share_of(original, hue)) >= COLOURED:
+                if float(share_of(as_shares(pixels), hue)) >= COLOURED:
                     found.setdefault(f"psnr_{hue}", []).append(near)
+        turned = ((sample, sample.placement, degrees) for sample in samples for degrees in TURNED_DEGREES)
+        found["psnr_turned"] = [_psnr(pixels, output) for pixels, output in self._passes(turned)]
         return {name: float(np.mean(values)) for name, values in found.items()}
 
     def again(self, samples: Sequence[Sample]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The middle of each picture, and what becomes of it; (h, w, 3) of 0 to 255."""
-        parts = ((sample, _middle(sample.placement)) for sample in samples)
+        parts = ((sample, _middle(sample.placement), 0.0) for sample in samples)
         return [(_as_bytes(pixels), _as_bytes(output)) for pixels, output in self._passes(parts)]
 
     @torch.no_grad()
-    def _passes(self, parts: Iterable[tuple[Sample, Placement]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(1, 3, h, w) from -1 to 1, before and after."""
+    def _passes(self, parts: Iterable[tuple[Sample, Placement, float]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(1, 3, h, w) from -1 to 1, before and after, of pictures whose hues are turned by so many degrees."""
         with evaluating(self.model):
-            for sample, placement in parts:
-                pixels = read_pixels(sample, placement)[None].to(self.device)
+            for sample, placement, degrees in parts:
+                change = partial(turn_hue, degrees=degrees) if degrees else None
+                pixels = read_pixels(sample, placement, change)[None].to(self.device)
                 with self.precision.autocast():
                     output = self.model(pixels, None)[0]
                 yield pixels, output.float()
@@ -72,6 +77,10 @@ class VaePictures:
             for sample in samples:
                 posterior = vae.encode(read_pixels(sample)[None].to(self.device, vae.dtype)).latent_dist
                 yield posterior.mean, posterior.std
+
+
+def _psnr(pixels: Tensor, output: Tensor) -> float:
+    return float(psnr(as_shares(output).clamp(0, 1), as_shares(pixels)))
 
 
 def write_sheet(path: Path, versions: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]) -> None:

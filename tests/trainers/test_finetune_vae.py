@@ -233,10 +233,12 @@ def test_pictures_of_a_colour_are_measured_by_themselves(
     assert train(write(**keys, ema_update_interval=1, max_epochs=1, sample_steps=1)) == 0
     row = next(row for row in rows() if "psnr/val" in row)
     assert {name for name in row if name.startswith("psnr")} == {
-        f"{name}/val{version}" for name in ("psnr", "psnr_green", "psnr_purple") for version in ("", "_ema")
+        f"{name}/val{version}"
+        for name in ("psnr", "psnr_turned", "psnr_green", "psnr_purple")
+        for version in ("", "_ema")
     }
     assert row["psnr/val"] == row["psnr/val_ema"]  # before the first step
-    assert row["psnr_green/val"] != row["psnr/val"]
+    assert row["psnr_green/val"] != row["psnr/val"] != row["psnr_turned/val"]
     sheets = sorted((out / "sample").glob("tiny_*_vae.png"))
     assert len(sheets) == 3
     with Image.open(sheets[0]) as sheet:
