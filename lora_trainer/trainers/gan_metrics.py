@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CACHE = "metrics"  # a folder in that of the run
+PASSES_AT_A_TIME = 4  # of the training, as no activations are kept
+MOST_AT_A_TIME = 64
 TRACKED = "Metrics/"  # before the names, for the trackers
 
 
@@ -83,7 +85,7 @@ class GanMetrics:
         networks = {key: open_network(key, getattr(preset, key)) for key in preset.metric_networks}
         return cls(
             preset.measured, job.images, networks, preset.metric_images or IMAGES,
-            preset.images_per_pass(job.world), job.seed, folder, Path(preset.metric_cache or folder / CACHE), device,
+            min(MOST_AT_A_TIME, PASSES_AT_A_TIME * preset.images_per_pass(job.world)), job.seed, folder, Path(preset.metric_cache or folder / CACHE), device,
             team or Alone(),
         )  # fmt: skip
 

@@ -324,7 +324,7 @@ def test_build_takes_the_presets_words(reals: LabelledImages, tmp_path: Path) ->
     job: Any = SimpleNamespace(preset=given, images=reals, seed=3, world=2)
     built = GanMetrics.build(job, CPU)
     assert built is not None
-    assert (built.images, built.at_a_time, built.seed, built.cache) == (50_000, 4, 3, tmp_path / "metrics")
+    assert (built.images, built.at_a_time, built.seed, built.cache) == (50_000, 16, 3, tmp_path / "metrics")
     assert list(built.networks) == ["inception"]
     given.measured = ()
     assert GanMetrics.build(job, CPU) is None
