@@ -83,10 +83,11 @@ class GanMetrics:
         if not preset.measured:
             return None
         networks = {key: open_network(key, getattr(preset, key)) for key in preset.metric_networks}
+        together = min(MOST_AT_A_TIME, PASSES_AT_A_TIME * preset.images_per_pass(job.world))
+        cache = Path(preset.metric_cache or folder / CACHE)
         return cls(
-            preset.measured, job.images, networks, preset.metric_images or IMAGES,
-            min(MOST_AT_A_TIME, PASSES_AT_A_TIME * preset.images_per_pass(job.world)), job.seed, folder, Path(preset.metric_cache or folder / CACHE), device,
-            team or Alone(),
+            preset.measured, job.images, networks, preset.metric_images or IMAGES, together, job.seed, folder, cache,
+            device, team or Alone(),
         )  # fmt: skip
 
     def measure(self, generator: Generator, done: int, snapshot: str = "") -> dict[str, float]:
