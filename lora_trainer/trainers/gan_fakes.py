@@ -12,6 +12,7 @@ from lora_trainer.data.labelled_images import LabelledImages
 from lora_trainer.draws import torch_generator, uniform
 from lora_trainer.models.gan.generation import as_bytes
 from lora_trainer.models.gan.mapping import Generator
+from lora_trainer.trainers.gan_painting import normal_rows
 
 STREAM = "metrics"  # keeps these draws apart from those of the training
 
@@ -40,12 +41,14 @@ class Fakes:
         return torch.from_numpy(self.reals.label(items)).to(self.device)
 
     def noise(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """What StyleGAN2's layers add, as an option of its synthesis network; nothing for other networks."""
+        """What StyleGAN2's layers add, as an option of its synthesis network; nothing for other networks.
+
+        Drawn on the device, as it is millions of numbers for an image of 1024 px.
+        """
         size = getattr(self.generator.synthesis, "noise_size", 0)
         if not size:
             return {}
-        rows = [self._normal(size, number, "noise") for number in numbers]
-        return {"noise": torch.stack(rows).to(self.device)}
+        return {"noise": normal_rows((self.seed, STREAM, "noise"), numbers, (size,), self.device)}
 
     @torch.no_grad()
     def images(self, numbers: Sequence[int]) -> Tensor:
