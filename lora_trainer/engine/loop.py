@@ -372,8 +372,10 @@ class Loop:
         if "loss" not in values or math.isfinite(values["loss"] + values["grad_norm"]):
             found = ", ".join(f"{name} is {values[name]}" for name in wrong)
         by = f" by {', '.join(terms)}" if terms else ""
+        fused = any(phase.fused for phase in self.trainer.phases)
+        spared = "the weights that the backward pass had yet to reach were" if fused else "the weights were"
         raise NonFiniteError(
-            f"step {reading.step}: {found}{by}, so the weights were not touched; {kept}. Pictures of the step: "
+            f"step {reading.step}: {found}{by}, so {spared} not touched; {kept}. Pictures of the step: "
             f"{', '.join(names)}. Look at them first; then try a lower learning rate or mixed_precision "
             '"bf16" or "no"'
         )

@@ -37,7 +37,7 @@ def dry_run(trainer: Trainer, rows: Rows, settings: RunSettings, processes: Proc
     shared = f" over {processes.world} processes" if processes.world > 1 else ""
     table.add_row("images a step", f"{trainer.total_batch}{shared}")
     for phase in leading(trainer.phases):
-        for group in phase.optimizer.param_groups:
+        for group in {group["name"]: group for group in phase.optimizer.param_groups}.values():
             factors = [phase.factor(group["name"], step) for step in range(length.total_steps)]
             if group["lr"] is not None:
                 table.add_row(f"rate of {group['name']}", _rate_line(group["base_lr"], factors))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.data.batches import Share, largest_batch_step
@@ -230,11 +231,13 @@ def _placed(
     GPU, and its files shall have it as it was."""
 
     def working(model: Any, trained: bool) -> Any:
-        if trained:
-            return model.to(device, torch.bfloat16 if preset.full_bf16 else torch.float32)
-        if device.type != "cuda" or precision.dtype == torch.float32:
+        half = trained and preset.full_bf16
+        fast = not trained and device.type == "cuda" and precision.dtype != torch.float32
+        if not (half or fast):
             return model.to(device)
-        return copy.deepcopy(model).to(device, precision.dtype)
+        dtype = torch.bfloat16 if half else precision.dtype
+        # PyTorch's own `to`: that of diffusers warns of layers to keep in float32, of which there are none
+        return nn.Module.to(model if half else copy.deepcopy(model), device, dtype)
 
     vae = copy.deepcopy(loaded.vae) if device.type == "cuda" else loaded.vae
     place_vae(vae, precision.dtype, device)

@@ -6,7 +6,7 @@ from collections import Counter
 
 from lora_trainer.models.checkpoint import KIND_WORDS
 from lora_trainer.trainers.finetune import FinetuneTrainer
-from lora_trainer.trainers.finetune_optimization import spoken_rates
+from lora_trainer.trainers.finetune_memory import finetune_memory_rows
 from lora_trainer.trainers.finetune_vae import VaeTrainer, plan_vae
 
 
@@ -30,6 +30,16 @@ def plan_finetune(trainer: FinetuneTrainer | VaeTrainer) -> list[tuple[str, str]
         *(("measured", f"{len(pictures.items)} pictures as loss/{name}") for name, pictures in job.pictures.measured),
         ("shapes", buckets),
         ("trained", f"{parts} numbers"),
-        *(("rates", line) for line in spoken_rates(job.preset, trainer.rates, job.total_batch)),
+        *finetune_memory_rows(trainer),
+        ("disk", f"{_model_gib(trainer):.2f} GiB for each model that is saved"),
     ]
     return rows
+
+
+def _model_gib(trainer: FinetuneTrainer) -> float:
+    """Of a folder, its single file and the same of the average."""
+    base, files = trainer.exported, trainer.files
+    models = (base.unet, base.vae, *base.text_encoders)
+    numbers = sum(tensor.numel() for model in models for tensor in model.state_dict().values())
+    copies = (2 if files.single_files else 1) * (2 if trainer.ema is not None else 1)
+    return numbers * files.dtype.itemsize * copies / 2**30

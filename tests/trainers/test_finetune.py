@@ -234,6 +234,31 @@ def test_an_error_leaves_a_model_and_a_checkpoint(
     assert train(preset) == 0
 
 
+def test_bf16_weights_that_are_updated_in_the_backward_pass_go_on_exactly(
+    write_finetune: Write, train: Train, out: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {
+        "full_bf16": True, "fused_backward_pass": True, "mixed_precision": "bf16", "lr": 3e-4, "optimizer": "Adafactor",
+        "optimizer_args": "relative_step=False scale_parameter=False warmup_init=False",
+    }  # fmt: skip
+    preset = write_finetune(max_epochs=10, checkpoint_every_n_steps=6, **keys)
+    assert train(preset, "--set", f"output_dir={tmp_path / 'undisturbed'}") == 0
+
+    def fail(self: FinetuneTrainer, step: int) -> None:
+        if step == 8:
+            raise KeyError("a fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinetuneTrainer, "after_step", fail)
+        with pytest.raises(KeyError):
+            train(preset)
+    assert train(preset) == 0
+    name = "last-tiny-ep10-gs00020.safetensors"
+    assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    losses = [row["loss"] for row in rows()]
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+
+
 def test_the_clock_saves_models_too(
     write_finetune: Write, train: Train, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +301,8 @@ def test_rates_and_where_they_come_from_are_told(
     said = " ".join(capsys.readouterr().out.split())
     assert "UNet: AdamW, learning rate 2.93e-06 (lr 2e-06, scaled by 2 ** 0.55), cosine over 3 steps" in said
     assert "text encoder: AdamW, learning rate 1.46e-06 (text_encoder_lr 1e-06, scaled by 2 ** 0.55)" in said
+    assert "would fit cards of 8 GiB and more" in said
+    assert "GiB for each model that is saved" in said
     assert "UNet: the rate comes down to 0 in step 3 of 4 and rises again; set lr_decay_steps to 4 or more" in said
 
 
