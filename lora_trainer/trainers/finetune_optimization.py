@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.engine.everydream_schedules import RateCurve
 from lora_trainer.engine.fused_step import optimizer_per_weight
 from lora_trainer.engine.joined_optimizer import JoinedOptimizer
 from lora_trainer.engine.optimizers import Group, make_optimizer
@@ -85,17 +86,22 @@ def spoken_rates(preset: FinetunePreset, rates: FinetuneRates, pictures_per_step
         ("text encoder", rates.text_encoder, preset.text_encoder_optimizer_name, *_text_rate_source(preset)),
     )
     for name, curve, optimizer, key, written in curves:
-        if curve is None:
-            yield f"{name}: not trained"
-            continue
-        source = f"{key} {written:g}" if written else "the usual one, as no key names another"
-        if preset.scale_lr and written != curve.rate:
-            source += f", scaled by {pictures_per_step} ** 0.55"
-        warmup = (
-            f", after {curve.warmup_steps} steps of warm-up" if curve.warmup_steps and curve.name != "constant" else ""
-        )
-        decay = "" if curve.name == "constant" else f" over {curve.decay_steps} steps"
-        yield f"{name}: {optimizer}, learning rate {curve.rate:.3g} ({source}), {curve.name}{decay}{warmup}"
+        said = spoken_rate(curve, optimizer, key, written, pictures_per_step if preset.scale_lr else 0)
+        yield f"{name}: {said}"
+
+
+def spoken_rate(curve: RateCurve | None, optimizer: str, key: str, written: float, scaled_by: int) -> str:
+    """``written`` is what the key says, 0 for nothing; the rate may be scaled by so many pictures of a step."""
+    if curve is None:
+        return "not trained"
+    source = f"{key} {written:g}" if written else "the usual one, as no key names another"
+    if scaled_by and written != curve.rate:
+        source += f", scaled by {scaled_by} ** 0.55"
+    told = f"{optimizer}, learning rate {curve.rate:.3g} ({source}), {curve.name}"
+    if curve.name == "constant":
+        return told
+    warmup = f", after {curve.warmup_steps} steps of warm-up" if curve.warmup_steps else ""
+    return f"{told} over {curve.decay_steps} steps{warmup}"
 
 
 def _text_rate_source(preset: FinetunePreset) -> tuple[str, float]:

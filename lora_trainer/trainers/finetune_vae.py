@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from lora_trainer.data.batches import Share, largest_batch_step
 from lora_trainer.engine.ema import Ema
 from lora_trainer.engine.everydream_schedules import RateCurve, rate_curve
@@ -21,7 +23,7 @@ from lora_trainer.models.detect import detect
 from lora_trainer.models.latent_scale import latent_scale, normalise_latents
 from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
 from lora_trainer.trainers.finetune_job import FinetuneJob
-from lora_trainer.trainers.finetune_optimization import UNET, finetune_optimizer
+from lora_trainer.trainers.finetune_optimization import UNET, finetune_optimizer, spoken_rate
 from lora_trainer.trainers.finetune_pictures import say_about_pictures, usage_of, write_epoch_schedule
 from lora_trainer.trainers.finetune_vae_data import VaeData
 from lora_trainer.trainers.finetune_vae_objective import VaeModel, VaeObjective
@@ -124,7 +126,49 @@ class VaeTrainer:
 
 def build_vae(job: FinetuneJob, processes: Processes, precision: Precision, dry: bool = False) -> VaeTrainer:
     """Load the model and set up what is trained of its VAE. A dry build writes nothing."""
-    preset, device = job.preset, processes.device
+    preset, trained = job.preset, job.pictures.trained
+    base = _loaded(job, processes.device)
+    model = VaeModel(base.vae, trains_encoder=not preset.vae_decoder_only)
+    objective = _objective(job)
+    pictures = VaePictures(model, objective, precision, processes.device)
+    usage, share = usage_of(preset, job.seed), Share(processes.rank, processes.world, preset.batch_size)
+    data = VaeData(trained, job.plan, usage, share, preset.crop_jitter, preset.vae_crop_px, preset.vae_hue_p)
+    curve = rate_curve(
+        preset.lr_scheduler, preset.vae_rate(job.total_batch), job.total_steps, preset.lr_warmup_steps,
+        preset.lr_decay_steps,
+    )  # fmt: skip
+    phase = _phase(job, model, objective, curve)
+    folder = Path(preset.output_dir)
+    writes = processes.is_main and not dry
+    if writes:
+        say_about_pictures(folder, trained, job.plan)
+    for line in (_spoken_rate(job, curve), job.spoken):
+        log.info("%s", line)
+    if warning := curve.warning(job.total_steps):
+        log.warning("VAE: %s", warning)
+    files, schedule_folder = model_files(preset, job.checkpoint), folder if preset.write_schedule and writes else None
+    return VaeTrainer(job, base, [phase], data, pictures, curve, files, _average(job, phase), schedule_folder)
+
+
+def plan_vae(trainer: VaeTrainer) -> list[tuple[str, str]]:
+    """Rows of a name and a text, for a dry run."""
+    job, preset = trainer.job, trainer.job.preset
+    numbers = sum(weight.numel() for weight in trainer.phases[0].weights.values())
+    part = "all of it" if preset.vae_crop_px == 0 else f"parts of {preset.vae_crop_px} px at most"
+    trained = "VAE's decoder" if preset.vae_decoder_only else "VAE"
+    return [
+        ("base model", str(job.checkpoint.path)),
+        ("pictures", f"{len(job.pictures.trained.items)} in {preset.data_root}, {part}"),
+        *(("measured", f"{len(pictures.items)} pictures as psnr/{name}") for name, pictures in job.pictures.measured),
+        ("trained", f"{numbers:,} numbers of the {trained}"),
+        ("losses", ", ".join(f"{name} {weight:g}" for name, weight in _losses(job).items())),
+        ("rate", _spoken_rate(job, trainer.curve)),
+    ]
+
+
+def _loaded(job: FinetuneJob, device: torch.device) -> BaseModel:
+    """The model in 32 bits, with its VAE on the device."""
+    preset = job.preset
     log.info("loading %s", job.checkpoint.path)
     base = load_base_model(job.checkpoint)
     base.vae.to(device).train()
@@ -138,52 +182,13 @@ def build_vae(job: FinetuneJob, processes: Processes, precision: Precision, dry:
             "vae_decoder_only leaves them as they are",
             job.checkpoint.path,
         )
-    model = VaeModel(base.vae, trains_encoder=not preset.vae_decoder_only)
-    objective = _objective(job)
-    pictures = VaePictures(model, objective, precision, device)
-    usage, share = usage_of(preset, job.seed), Share(processes.rank, processes.world, preset.batch_size)
-    trained = job.pictures.trained
-    data = VaeData(trained, job.plan, usage, share, preset.crop_jitter, preset.vae_crop_px, preset.vae_hue_p)
-    curve = rate_curve(
-        preset.lr_scheduler, preset.vae_rate(job.total_batch), job.total_steps, preset.lr_warmup_steps,
-        preset.lr_decay_steps,
-    )  # fmt: skip
-    phase = _phase(job, model, objective, curve)
-    folder = Path(preset.output_dir)
-    writes = processes.is_main and not dry
-    if writes:
-        say_about_pictures(folder, trained, job.plan)
-    log.info("%s", job.spoken)
-    if warning := curve.warning(job.total_steps):
-        log.warning("VAE: %s", warning)
-    schedule_folder = folder if preset.write_schedule and writes else None
-    return VaeTrainer(
-        job,
-        base,
-        [phase],
-        data,
-        pictures,
-        curve,
-        model_files(preset, job.checkpoint),
-        _average(job, phase),
-        schedule_folder,
-    )
+    return base
 
 
-def plan_vae(trainer: VaeTrainer) -> list[tuple[str, str]]:
-    """Rows of a name and a text, for a dry run."""
-    job, preset, curve = trainer.job, trainer.job.preset, trainer.curve
-    numbers = sum(weight.numel() for weight in trainer.phases[0].weights.values())
-    part = "all of it" if preset.vae_crop_px == 0 else f"parts of {preset.vae_crop_px} px at most"
-    trained = "VAE's decoder" if preset.vae_decoder_only else "VAE"
-    return [
-        ("base model", str(job.checkpoint.path)),
-        ("pictures", f"{len(job.pictures.trained.items)} in {preset.data_root}, {part}"),
-        *(("measured", f"{len(pictures.items)} pictures as psnr/{name}") for name, pictures in job.pictures.measured),
-        ("trained", f"{numbers:,} numbers of the {trained}"),
-        ("losses", ", ".join(f"{name} {weight:g}" for name, weight in _losses(job).items())),
-        ("rate", f"{preset.optimizer}, {curve.rate:.3g}, {curve.name}"),
-    ]
+def _spoken_rate(job: FinetuneJob, curve: RateCurve) -> str:
+    preset = job.preset
+    said = spoken_rate(curve, preset.optimizer, "lr", preset.lr, job.total_batch if preset.scale_lr else 0)
+    return f"VAE: {said}"
 
 
 def _objective(job: FinetuneJob) -> VaeObjective:
