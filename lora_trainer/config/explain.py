@@ -27,7 +27,8 @@ def explain(key: str, trainer: str = "") -> str:
                       f"{did_you_mean(key, known)}")  # fmt: skip
     if len(set(pages.values())) == 1:
         return next(iter(pages.values()))
-    return "\n\n".join(f"[{name}]\n{page}" for name, page in pages.items())
+    alike = {page: ", ".join(name for name in pages if pages[name] == page) for page in pages.values()}
+    return "\n\n".join(f"[{names}]\n{page}" for page, names in alike.items())
 
 
 def _words(trainer: str) -> list[str]:

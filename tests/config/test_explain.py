@@ -42,14 +42,16 @@ def test_every_key_has_a_page() -> None:
 
 
 def test_a_key_of_several_trainers_is_told_once_where_it_means_the_same() -> None:
-    assert explain("seed").count("Every random choice") == 1
+    assert explain("logging_dir").startswith("logging_dir (")
+    assert explain("seed").startswith("[lora, super_resolution, gan]\nseed (")
+    assert explain("seed").count("Every random choice") == 2  # finetune's is another
     assert explain("save_precision").startswith("[lora]\nsave_precision (")
     assert "[super_resolution]\nsave_precision (" in explain("save_precision")
     assert explain("lq_size").startswith("lq_size (")
 
 
 def test_an_unknown_key_or_trainer_gets_a_hint() -> None:
-    names = "lora, super_resolution"
+    names = ", ".join(TRAINERS)
     with pytest.raises(Refusal, match=rf"^noise_ofset: no key of the trainers {names}; did you mean noise_offset\?$"):
         explain("noise_ofset")
     with pytest.raises(Refusal, match=rf"^there is no trainer lorra; there is {names}; did you mean lora\?$"):
