@@ -31,9 +31,7 @@ OPSET = 18
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 when the pictures differ, 2 for a use that is refused."""
     parser = argparse.ArgumentParser(prog="export_onnx", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "model", type=Path, help=".safetensors, .pth, or a GAN's snapshot"
-    )
+    parser.add_argument("model", type=Path, help=".safetensors, .pth, or a GAN's snapshot")
     parser.add_argument("target", type=Path, nargs="?", help="the .onnx file (default: the model's name)")
     parser.add_argument("--fp16", action="store_true", help="weights and sums in half precision")
     parser.add_argument("--size", type=int, help="for pictures of this side only, where a network does not do without")

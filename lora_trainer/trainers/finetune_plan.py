@@ -42,4 +42,4 @@ def _model_gib(trainer: FinetuneTrainer) -> float:
     models = (base.unet, base.vae, *base.text_encoders)
     numbers = sum(tensor.numel() for model in models for tensor in model.state_dict().values())
     copies = (2 if files.single_files else 1) * (2 if trainer.ema is not None else 1)
-    return numbers * files.dtype.itemsize * copies / 2**30
+    return float(numbers * files.dtype.itemsize * copies / 2**30)
