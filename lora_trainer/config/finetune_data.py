@@ -7,8 +7,10 @@ from typing import Annotated
 
 from annotated_types import Ge, Le, MultipleOf
 
-from lora_trainer.config.kinds import Count, PathText, Percent, Positive, Share, Switch, Whole
+from lora_trainer.config.kinds import Count, PathText, Percent, Share, Switch, Whole
 from lora_trainer.config.setting import setting
+
+Batch = Annotated[Whole, Ge(1), Le(4096)]  # missing pictures are filled up with duplicates, which are listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +29,8 @@ class Data:
     resolution: Annotated[Whole, Ge(64), Le(2048), MultipleOf(64)] = setting(
         512, "The area that is trained at, as the side of a square; each picture gets a shape of about this area."
     )
-    batch_size: Positive = setting(2, "Pictures of a forward pass, for each process.")
-    grad_accum: Positive = setting(
+    batch_size: Batch = setting(2, "Pictures of a forward pass, for each process.")
+    grad_accum: Batch = setting(
         1, "Passes whose gradients are averaged into one step. A step has pictures of one shape."
     )
     flip_p: Share = setting(0.0, "The probability that a picture is mirrored.")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
-from lora_trainer.config.finetune import estimates_one_rate
+from lora_trainer.config.finetune import SAME, estimates_one_rate
+from lora_trainer.config.finetune_saving import OF_ALL_PICTURES, STABILIZED, VALIDATION
 from lora_trainer.config.finetune_vae_rules import vae
 from lora_trainer.config.tracker_rules import trackers
 
@@ -38,6 +39,23 @@ def trained(preset: FinetunePreset) -> Findings:
         yield from _idle(preset, "unfreeze_last_n_layers trains no embeddings", "freeze_embeddings")
 
 
+def text_encoder_alone(preset: FinetunePreset) -> Findings:
+    """What is said of the UNet counts for the text encoder as long as nothing else does."""
+    if not preset.disable_unet_training or preset.train_vae or preset.disable_textenc_training:
+        return
+    text = "{} is set, and the UNet is not trained"
+    for name, calm in (("lr", 0), ("optimizer", "AdamW8bit"), ("lr_scheduler", "constant")):
+        own = getattr(preset, f"text_encoder_{name}")
+        if own and own != SAME:
+            yield from _idle(preset, text.format(f"text_encoder_{name}"), name, calm=calm)
+    if preset.text_encoder_optimizer_name != preset.optimizer:
+        yield from _idle(preset, text.format("text_encoder_optimizer"), "optimizer_args", calm=())
+    if preset.text_encoder_lr_warmup_steps >= 0:
+        yield from _idle(preset, text.format("text_encoder_lr_warmup_steps"), "lr_warmup_steps", calm=-1)
+    if preset.text_encoder_lr_decay_steps:
+        yield from _idle(preset, text.format("text_encoder_lr_decay_steps"), "lr_decay_steps")
+
+
 def run_folder(preset: FinetunePreset) -> Findings:
     if preset.output_dir != f"{preset.logdir.rstrip('/')}/{preset.project_name}":
         if not preset.finds_last:
@@ -63,7 +81,7 @@ def own_steps(preset: FinetunePreset) -> Findings:
             yield error(text, "fused_backward_pass", "mixed_precision")
     if preset.full_bf16 and form != "bf16":
         yield error(f"needs mixed_precision bf16; the passes would be in {SPOKEN[form]}", "full_bf16", key_of_form)
-    if preset.full_bf16 and preset.save_full_precision and not preset.averages and not preset.no_save_ckpt:
+    if preset.full_bf16 and preset.save_full_precision and not preset.averages:
         text = "the trained weights are bf16: the files are twice as large and hold nothing more"
         yield note(text, "save_full_precision", "full_bf16")
     for key in ("fused_backward_pass", "full_bf16"):
@@ -91,8 +109,9 @@ def _optimizers_with(preset: FinetunePreset, switch: str) -> Findings:
 
 
 def rates(preset: FinetunePreset) -> Findings:
-    if preset.disable_unet_training and preset.lr and preset.text_encoder_lr:
-        yield inert("text_encoder_lr is set, and the UNet is not trained", "lr")
+    found = (preset.vae_rate,) if preset.train_vae else (preset.unet_rate, preset.text_encoder_rate)
+    if all(rate(1) == rate(2) for rate in found):
+        yield from _idle(preset, "the optimizer finds the rate itself", "scale_lr")
     if preset.text_encoder_lr:
         yield from _idle(preset, "text_encoder_lr is set", "text_encoder_lr_scale", calm=1)
     elif preset.text_encoder_lr_scale == 0:
@@ -159,7 +178,6 @@ def moving_average(preset: FinetunePreset) -> Findings:
 def saving(preset: FinetunePreset) -> Findings:
     if preset.no_save_ckpt:
         yield from _idle(preset, "no_save_ckpt is on", "save_ckpt_dir", calm="")
-        yield from _idle(preset, "no_save_ckpt is on", "save_full_precision")
         yield from _idle(preset, "no_save_ckpt is on", "save_model_as", calm="safetensors")
     if not preset.save_every_n_epochs:
         yield from _idle(preset, "save_every_n_epochs is 0", "save_ckpts_from_n_epochs")
@@ -175,6 +193,7 @@ def validation(preset: FinetunePreset) -> Findings:
     mode = preset.val_split_mode
     if mode == "manual" and not preset.manual_data_root:
         yield error("manual needs the folder of the pictures; set manual_data_root", "val_split_mode")
+    yield from _names_of_losses(preset)
     of_measuring = (("val_every_n_epochs", 1), ("val_seed", 555), ("val_batch_size", 0))
     if not preset.validate_training:
         yield from _idle(preset, "validate_training is off", "val_split_mode", calm="none")
@@ -191,6 +210,14 @@ def validation(preset: FinetunePreset) -> Findings:
         yield from _idle(preset, "stabilize_training_loss is off", "stabilize_split_proportion", calm=0.15)
 
 
+def _names_of_losses(preset: FinetunePreset) -> Findings:
+    taken = {"": True, VALIDATION: preset.val_split_mode != "none", STABILIZED: preset.stabilize_training_loss}
+    for name, _ in preset.extra_manual_datasets:
+        if taken.get(name, name == OF_ALL_PICTURES):
+            text = f"{name} is the name of another loss" if name else "a folder has no name"
+            yield error(f"{text}; give it a name of its own", "extra_manual_datasets")
+
+
 def zeros(preset: FinetunePreset) -> Findings:
     if preset.seed == 0:
         yield note("0 draws a new seed for each run", "seed")
@@ -204,6 +231,6 @@ def _idle(preset: FinetunePreset, why: str, *keys: str, calm: object = 0) -> Fin
 
 
 FINETUNE_RULES: tuple[Rule, ...] = (
-    trained, run_folder, precision, own_steps, rates, schedule, pictures, noise, moving_average, saving, samples,
-    validation, zeros, vae, trackers,
+    trained, text_encoder_alone, run_folder, precision, own_steps, rates, schedule, pictures, noise, moving_average,
+    saving, samples, validation, zeros, vae, trackers,
 )  # fmt: skip

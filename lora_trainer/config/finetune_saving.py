@@ -51,6 +51,10 @@ NamedPaths = Annotated[
 ]
 
 
+# the names under which the losses of pictures are recorded
+VALIDATION, STABILIZED, OF_ALL_PICTURES = "val", "stabilize-train", "_all_val_combined"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Saving:
     """The models that are written: a diffusers folder each and a single file."""
@@ -71,7 +75,7 @@ class Saving:
     )
     no_save_ckpt: Switch = setting(False, "Write diffusers folders alone, and no single files.", may_change=True)
     save_full_precision: Switch = setting(
-        False, "The single files have 32 bits a number, twice the size; otherwise 16.", may_change=True
+        False, "The models have 32 bits a number, twice the size; otherwise 16.", may_change=True
     )
     save_model_as: Annotated[Literal["safetensors", "ckpt"], AnyCase()] = setting(
         "safetensors", "The format of the single files. ckpt is a pickle, for old programs.", may_change=True

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.config.finetune_saving import OF_ALL_PICTURES, STABILIZED
 from lora_trainer.data.batches import Share, largest_batch_step
 from lora_trainer.data.latent_cache import LatentCache
 from lora_trainer.engine.ema import Ema
@@ -34,7 +35,7 @@ from lora_trainer.trainers.diffusion_validation import DiffusionValidator, encod
 from lora_trainer.trainers.finetune_checks import check_prediction, prompt_file
 from lora_trainer.trainers.finetune_data import FinetuneData, FinetuneNoise
 from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
-from lora_trainer.trainers.finetune_job import OF_ALL_PICTURES, FinetuneJob
+from lora_trainer.trainers.finetune_job import FinetuneJob
 from lora_trainer.trainers.finetune_optimization import (
     finetune_groups,
     finetune_optimizer,
@@ -43,7 +44,6 @@ from lora_trainer.trainers.finetune_optimization import (
     trained_weights,
 )
 from lora_trainer.trainers.finetune_pictures import (
-    STABILIZED,
     say_about_pictures,
     usage_of,
     write_epoch_schedule,

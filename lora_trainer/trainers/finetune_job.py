@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.config.finetune_saving import OF_ALL_PICTURES, STABILIZED
 from lora_trainer.config.reader import Loaded
 from lora_trainer.data.everydream.epochs import EpochPlan
 from lora_trainer.data.everydream.pictures import items_fingerprint
@@ -27,7 +28,6 @@ from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.finetune_checks import base_model, finetune_problems, prompt_file
 from lora_trainer.trainers.finetune_export import AVERAGED, EveryDreamNames
 from lora_trainer.trainers.finetune_pictures import (
-    STABILIZED,
     FinetunePictures,
     epoch_plan,
     find_items,
@@ -42,7 +42,6 @@ REPLACED = (  # keys whose content, not whose spelling, says whether a run is th
     "resume_ckpt", "data_root", "batch_size", "grad_accum", "seed", "mixed_precision", "disable_amp",
     "ema_resume_model", "lowvram",
 )  # fmt: skip
-OF_ALL_PICTURES = "_all_val_combined"
 PSNR_OF = ("psnr", "psnr_turned", *(f"psnr_{hue}" for hue in HUES))  # of all, of them with other hues, with a colour
 
 

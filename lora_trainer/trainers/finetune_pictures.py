@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_trainer import atomic
 from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.config.finetune_saving import STABILIZED, VALIDATION
 from lora_trainer.data.everydream.epochs import EpochPlan, Rated
 from lora_trainer.data.everydream.pictures import Item, read_data_root
 from lora_trainer.data.everydream.placing import bucket_settings, part_size, undersized_text
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 UNDERSIZED_FILE = "undersized_images.txt"
 MANY_DUPLICATES = 0.5
-VALIDATION, STABILIZED = "val", "stabilize-train"  # the names under which their losses are recorded
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,12 @@ def load(tmp_path: Path) -> Load:
             {**FULL_BF16, "optimizer": "AdamWScheduleFree"},
             "optimizer: AdamWScheduleFree moves its weights between steps too, where bf16 loses it; turn full_bf16 off",
         ),
+        (
+            {"val_split_mode": "automatic", "extra_manual_datasets": {"val": "x"}},
+            "extra_manual_datasets: val is the name of another loss; give it a name of its own",
+        ),
+        ({"extra_manual_datasets": {"": "x"}}, "extra_manual_datasets: a folder has no name"),
+        ({"grad_accum": 10**9}, "grad_accum: found 1000000000; write a whole number from 1 to 4096"),
     ],
 )
 def test_what_cannot_be_is_refused_at_its_place(load: Load, keys: dict[str, Any], problem: str) -> None:
@@ -97,7 +103,19 @@ def test_what_cannot_be_is_refused_at_its_place(load: Load, keys: dict[str, Any]
         ({"disable_amp": True, "mixed_precision": "bf16"}, {"mixed_precision"}),
         ({"cache_latents": True, "crop_jitter": 0.01}, {"crop_jitter"}),
         ({"no_save_ckpt": True, "save_ckpt_dir": "x", "save_full_precision": True},
-         {"save_ckpt_dir", "save_full_precision"}),
+         {"save_ckpt_dir"}),
+        ({"scale_lr": True, "optimizer": "Prodigy"}, {"scale_lr"}),
+        ({"scale_lr": True, "optimizer": "Prodigy", "text_encoder_optimizer": "AdamW"}, set()),
+        (
+            {
+                "disable_unet_training": True, "optimizer": "AdamW", "optimizer_args": "weight_decay=1",
+                "lr_scheduler": "cosine", "lr_decay_steps": 9, "lr_warmup_steps": 1, "text_encoder_optimizer": "Lion",
+                "text_encoder_lr_scheduler": "linear", "text_encoder_lr_decay_steps": 9,
+                "text_encoder_lr_warmup_steps": 0,
+            },
+            {"optimizer", "optimizer_args", "lr_scheduler", "lr_decay_steps", "lr_warmup_steps"},
+        ),
+        ({"disable_unet_training": True, "optimizer": "AdamW", "optimizer_args": "weight_decay=1"}, set()),
         ({"save_ckpts_from_n_epochs": 3}, {"save_ckpts_from_n_epochs"}),
         ({"sample_steps": 10, "ema_decay_rate": 0.99, "ema_sample_ema_model": True},
          {"sample_steps", "ema_sample_ema_model"}),
