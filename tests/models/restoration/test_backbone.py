@@ -1,0 +1,120 @@
+"""The backbone is read from open_clip's files, named where it is missing, and passes gradients to pictures alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lora_trainer.errors import Refusal
+from lora_trainer.models.restoration.backbone import STAND_IN, STAND_IN_SIZES, ClipBackbone, open_backbone
+
+KEY = "clip_path"
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> ClipBackbone:
+    return open_backbone(STAND_IN, KEY)
+
+
+def open_clip_state(backbone: ClipBackbone) -> dict[str, Tensor]:
+    """Named as in a downloaded file, with something of the text encoder."""
+    state = {f"visual.{name}": tensor for name, tensor in backbone.encoder.state_dict().items()}
+    return {**state, "logit_scale": torch.tensor(1.0), "transformer.resblocks.0.ln_1.weight": torch.ones(4)}
+
+
+def picture() -> Tensor:
+    return torch.linspace(-1, 1, 3 * 64 * 96).reshape(1, 3, 64, 96).sin() * 1.1
+
+
+def test_it_sees_what_timm_sees_with_the_same_weights(stand_in: ClipBackbone) -> None:
+    expected = [  # shape, mean, standard deviation and last number, from timm 1.0.31
+        ((1, 8, 16, 24), 0.0315058812, 1.3568859853, -0.4975237548),
+        ((1, 16, 8, 12), -0.2984207391, 1.1633524387, 0.1207476854),
+        ((1, 32, 4, 6), 0.0786523923, 1.1606582279, -0.6165345907),
+        ((1, 32), -0.1469701999, 1.2519527686, 1.2123734951),
+    ]
+    for seen, (shape, mean, std, last) in zip(stand_in(picture()), expected, strict=True):
+        assert tuple(seen.shape) == shape
+        found = float(seen.double().mean()), float(seen.double().std()), float(seen.flatten()[-1])
+        assert found == pytest.approx((mean, std, last), abs=2e-5)
+    assert stand_in.channels == (8, 16, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_a_downloaded_file_or_its_folder_loads(tmp_path: Path, stand_in: ClipBackbone, name: str) -> None:
+    folder = tmp_path / "Überraschung mit Leerzeichen"
+    folder.mkdir()
+    state = {key: tensor.contiguous() for key, tensor in open_clip_state(stand_in).items()}
+    if name.endswith(".bin"):
+        torch.save(state, folder / name)
+    else:
+        save_file(state, folder / name)
+    for place in (folder, folder / name):
+        loaded = open_backbone(str(place), KEY)
+        for name_of_weight, weight in stand_in.encoder.state_dict().items():
+            assert torch.equal(loaded.encoder.state_dict()[name_of_weight], weight)
+        torch.testing.assert_close(loaded(picture()), stand_in(picture()))
+        assert loaded.channels == stand_in.channels
+
+
+def test_half_precision_is_that_of_the_encoder(stand_in: ClipBackbone) -> None:
+    half = open_backbone(STAND_IN, KEY, torch.bfloat16)
+    seen = half(picture())
+    assert {each.dtype for each in seen} == {torch.bfloat16}
+    assert half.mean.dtype == torch.float32
+    torch.testing.assert_close(seen[0].float(), stand_in(picture())[0], rtol=0.05, atol=0.1)
+
+
+def test_gradients_reach_the_pictures_and_no_weight(stand_in: ClipBackbone) -> None:
+    image = picture().requires_grad_()
+    sum(seen.square().mean() for seen in stand_in(image)).backward()  # type: ignore[union-attr]
+    assert image.grad is not None
+    assert float(image.grad.abs().sum()) > 0
+    assert not [name for name, weight in stand_in.named_parameters() if weight.requires_grad]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("", "clip_path: the discriminator needs the CLIP ConvNeXt, and no file is given; download"),
+        (
+            "nowhere.bin",
+            "clip_path: there is no file nowhere.bin; download open_clip_pytorch_model.bin from https://hug",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_with_where_to_get_it(place: str, said: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        open_backbone(place, KEY)
+    assert str(refusal.value).startswith(said)
+    assert str(refusal.value).endswith("and write its path, or stand-in for a tiny random one")
+
+
+def test_an_empty_folder_and_another_network_are_refused(tmp_path: Path, stand_in: ClipBackbone) -> None:
+    with pytest.raises(Refusal, match=r"holds none of open_clip_model\.safetensors"):
+        open_backbone(str(tmp_path), KEY)
+    other = tmp_path / "vit.safetensors"
+    save_file({"visual.conv1.weight": torch.ones(2, 3, 4, 4)}, other)
+    with pytest.raises(Refusal, match=r"clip_path: .*vit\.safetensors holds no ConvNeXt image encoder"):
+        open_backbone(str(other), KEY)
+    damaged = tmp_path / "damaged.safetensors"
+    state = open_clip_state(stand_in)
+    del state["visual.trunk.stages.2.blocks.1.gamma"]
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, damaged)
+    with pytest.raises(Refusal, match=r"clip_path: .*trunk\.stages\.2\.blocks\.1\.gamma is missing"):
+        open_backbone(str(damaged), KEY)
+
+
+def test_the_stand_in_is_always_the_same(stand_in: ClipBackbone) -> None:
+    torch.manual_seed(5)
+    again = open_backbone(STAND_IN, KEY)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(stand_in.encoder.state_dict().values(), again.encoder.state_dict().values(), strict=True)
+    )
+    assert sum(weight.numel() for weight in again.parameters()) < 100_000
+    assert STAND_IN_SIZES.depths == (1, 1, 2, 1)
