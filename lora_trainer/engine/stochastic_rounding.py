@@ -35,7 +35,7 @@ def float32_step(weights: Mapping[str, nn.Parameter], seed: int, step: int) -> I
 
     This costs eight bytes a number of `weights` within, and whatever the optimizer remembers is float32: twice what it
     would be beside bf16 weights, unless it is an 8-bit optimizer. Not for optimizers that move their weights outside a
-    step too (schedule-free ones).
+    step too (schedule-free ones). Not under DDP, which loses weights that change their format.
     """
     low = {}
     for name, weight in weights.items():
@@ -74,8 +74,34 @@ def step_rounded(
     one at a time. `found_inf` is for optimizers that skip by themselves."""
     names = {weight: name for name, weight in weights.items()}
     for part in single_optimizers(optimizer):
-        own = {names[weight]: weight for group in part.param_groups for weight in group["params"]}
         if found_inf is not None:
             part.grad_scale, part.found_inf = None, found_inf  # type: ignore[attr-defined]
-        with float32_step(own, seed, step):
+        with _float32_stand_ins(part, names, seed, step):
             part.step()
+
+
+@contextlib.contextmanager
+def _float32_stand_ins(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], seed: int, step: int
+) -> Iterator[None]:
+    """`float32_step` with other parameters in the optimizer, so that DDP goes on exchanging the gradients of these."""
+    replaced: list[tuple[list[Tensor], int, Tensor]] = []
+    state = optimizer.state
+    for group in optimizer.param_groups:
+        for place, weight in enumerate(group["params"]):
+            if weight.dtype == torch.bfloat16 and weight.grad is not None:
+                gradient, weight.grad = weight.grad.float(), None
+                stand_in = nn.Parameter(weight.detach().float())
+                stand_in.grad = gradient
+                if weight in state:
+                    state[stand_in] = state.pop(weight)
+                group["params"][place] = stand_in
+                replaced.append((group["params"], place, weight))
+    try:
+        yield
+    finally:
+        for parameters, place, weight in replaced:
+            stand_in, parameters[place] = parameters[place], weight  # type: ignore[assignment]
+            if stand_in in state:
+                state[weight] = state.pop(stand_in)
+            weight.copy_(rounded(stand_in.detach(), seed, step, names[weight]))

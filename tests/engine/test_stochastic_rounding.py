@@ -126,6 +126,18 @@ def test_passes_are_one_batch_and_a_nan_moves_nothing() -> None:
     assert second.applied == {"unet": 1}
 
 
+def test_a_step_leaves_a_weight_to_those_who_wait_for_its_gradients() -> None:
+    phase, stepper = learner("AdamW", {}, 7)
+    weight, heard = phase.weights["weight"].requires_grad_(True), []
+    view = weight.view_as(weight)
+    assert view.grad_fn is not None
+    accumulator = view.grad_fn.next_functions[0][0]
+    accumulator.register_hook(lambda *_: heard.append(1))  # as DDP does
+    for step in range(2):
+        stepper.run(step, [micro(), micro()])
+    assert len(heard) == 4
+
+
 def test_what_does_not_go_with_it() -> None:
     phase, _ = learner("SGD", {}, 7)
     with pytest.raises(Refusal, match="unet: weights in bf16 need passes in bf16; these would be in float32"):

@@ -156,6 +156,20 @@ def test_two_processes_have_the_losses_of_one(
     np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-5)
 
 
+def test_two_processes_have_the_gradients_of_one_with_weights_in_bf16(
+    write_finetune: Write, train: Train, rows: Rows, tmp_path: Path
+) -> None:
+    keys = {"full_bf16": True, "mixed_precision": "bf16", "optimizer": "SGD", "lr": 1e-2, "batch_size": 1}
+    preset = write_finetune(**keys)
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "lora_trainer", "--preset", str(preset)]
+    run_python(*command, ACCELERATE_USE_CPU="1")
+    two, single = rows(), tmp_path / "one"
+    assert train(preset, "--set", "batch_size=2", f"output_dir={single}") == 0
+    one = [json.loads(line) for line in (single / "metrics.jsonl").open(encoding="utf-8")]
+    assert len(one) == len(two) == 4
+    np.testing.assert_allclose([row["grad_norm"] for row in two], [row["grad_norm"] for row in one], rtol=0.1)
+
+
 def test_the_loss_falls_and_what_is_held_out_is_measured(
     write_finetune: Write, train: Train, out: Path, rows: Rows, tmp_path: Path
 ) -> None:
