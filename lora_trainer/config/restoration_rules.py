@@ -1,0 +1,158 @@
+"""What a restoration preset's keys have to say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lora_trainer.config.findings import Finding, Rule, error, inert, note
+from lora_trainer.config.restoration import MODEL_PATHS, SOURCES, RestorationPreset
+from lora_trainer.config.restoration_degradation import (
+    Degradation,
+    FirstDegradation,
+    LastDegradation,
+    SecondDegradation,
+)  # fmt: skip
+from lora_trainer.config.setting import keys_of
+from lora_trainer.config.tracker_rules import trackers
+
+Preset = RestorationPreset
+Findings = Iterator[Finding]
+
+ADDRESSES = ("http://", "https://", "ftp://")
+LISTS = (".parquet", ".csv")
+OF_LISTS = ("lq_key", "gt_key", "prompt_key", "image_path_prefix")
+RATES = ("lr", "lr_G", "lr_D")
+
+
+def sources(preset: Preset) -> Findings:
+    degrades, given = preset.high_order_degradation, preset.sources
+    if not given:
+        yield error("no pictures to train on; give one of train_dir, file_list and dataroot_gt", *SOURCES)
+    elif len(given) > 1:
+        yield error(f"{' and '.join(given)} are given; leave the pictures in one of them", *given)
+    elif given == ("dataroot_gt",) and not degrades:
+        yield error(
+            "has good pictures alone; write high_order_degradation true, or give pairs in train_dir or file_list",
+            "dataroot_gt", "high_order_degradation",
+        )  # fmt: skip
+    if preset.file_list and not preset.file_list.casefold().endswith(LISTS):
+        yield error(f"{preset.file_list} is no list that can be read; write a .parquet or .csv file", "file_list")
+    if not preset.file_list:
+        yield inert("there is no file_list", *OF_LISTS)
+    elif degrades:
+        yield inert("high_order_degradation makes the bad pictures", "lq_key")
+    if preset.p_empty_prompt == 1:
+        yield inert("p_empty_prompt is 1, so every prompt is empty", "prompt", "prompt_key")
+
+
+def columns(preset: Preset) -> Findings:
+    names = [preset.lq_key, preset.gt_key, preset.prompt_key]
+    if preset.file_list and len(set(names)) < len(names):
+        yield error(f"two columns have the same name: {', '.join(names)}", "gt_key", "lq_key", "prompt_key")
+
+
+def degradations(preset: Preset) -> Findings:
+    if not preset.high_order_degradation:
+        groups = (Degradation, FirstDegradation, SecondDegradation, LastDegradation)
+        names = [key for group in groups for key in keys_of(group) if key != "high_order_degradation"]
+        yield inert("high_order_degradation is false", *names)
+    elif not preset.lq_usm:
+        yield inert("lq_usm is false", "lq_usm_radius_range")
+
+
+def weights(preset: Preset) -> Findings:
+    for stage in preset.loss_stages:
+        lambdas = stage.lambdas
+        place = "lambda_schedule" if stage.step else "lambda_l2"
+        moment = f"from step {stage.step} on " if stage.step else ""
+        if not any(lambdas.of_pixels) and not lambdas.gan:
+            yield error(f"{moment}every loss has the weight 0, so nothing would be learnt; give one a weight", place)
+        elif not any(lambdas.of_pixels):
+            yield note(f"{moment}lambda_gan alone makes pictures that no longer follow the original", place)
+    late = [change["step"] for change in preset.lambda_schedule if change["step"] >= preset.max_train_steps]
+    if late and len(late) == len(preset.lambda_schedule):
+        yield inert(f"the training ends at step {preset.max_train_steps}", "lambda_schedule")
+    elif late:
+        text = f"the training ends at step {preset.max_train_steps}, before the change at step {late[0]}"
+        yield note(text, "lambda_schedule")
+
+
+def adversary(preset: Preset) -> Findings:
+    if not preset.has_discriminator:
+        yield inert(
+            "lambda_gan is 0 all the time, so there is no discriminator", "lr_D", "discriminator_backbone", "r1_gamma",
+            "r1_interval", "lambda_gan_warmup_steps",
+        )  # fmt: skip
+        return
+    if not preset.r1_gamma:
+        yield inert("r1_gamma is 0", "r1_interval")
+    elif preset.r1_interval > preset.max_train_steps:
+        text = f"the training has {preset.max_train_steps} steps, so R1 would never be computed; write a smaller number"
+        yield error(text, "r1_interval")
+    if preset.lambda_gan_warmup_steps >= preset.max_train_steps:
+        text = f"the training ends at step {preset.max_train_steps}, so lambda_gan never comes to its whole value"
+        yield note(text, "lambda_gan_warmup_steps")
+
+
+def networks(preset: Preset) -> Findings:
+    for key in MODEL_PATHS:
+        if getattr(preset, key).casefold().startswith(ADDRESSES):
+            yield error("an address is not downloaded; save the files and write their path", key)
+    for key in (key for key in MODEL_PATHS if key in preset.stand_ins):
+        yield note("stand-in is a tiny network that has learnt nothing: for trying out, not for results", key)
+    if not preset.needs_lpips:
+        yield inert("lambda_lpips is 0 and nothing is measured, so there is no LPIPS", "vgg")
+
+
+def adapter(preset: Preset) -> Findings:
+    if not preset.lora_modules or not all(preset.lora_modules):
+        yield error('needs names of layers, such as ["to_q", "to_k", "to_v"]', "lora_modules")
+    if not preset.log_grad_steps:
+        yield inert("log_grad_steps is 0", "log_grad_modules")
+        return
+    strange = [name for name in preset.log_grad_modules if not _has_adapter(name, preset.lora_modules)]
+    if strange:
+        text = f"{', '.join(strange)} gets no LoRA; write layers that lora_modules names, or log_grad_steps 0"
+        yield error(text, "log_grad_modules", "lora_modules")
+
+
+def _has_adapter(layer: str, modules: tuple[str, ...]) -> bool:
+    return any(layer == name or layer.endswith(f".{name}") or name.endswith(f".{layer}") for name in modules)
+
+
+def optimizer(preset: Preset) -> Findings:
+    for name in preset.optimizer_options:
+        if name in RATES:
+            yield error(f"{name} is no option of it; write lr_G and lr_D as keys of their own", "opt_kwargs")
+
+
+def measuring(preset: Preset) -> Findings:
+    if not preset.val_dir:
+        yield inert(
+            "there is no val_dir", "validation_steps", "degradation_types", "num_samples_per_type", "val_batch_size",
+            "val_prompt", "save_best",
+        )  # fmt: skip
+        return
+    types = preset.degradation_types
+    if twice := sorted({name for name in types if types.count(name) > 1}):
+        yield error(f"{', '.join(twice)} is named twice", "degradation_types")
+    if strange := [name for name in types if not name or "/" in name or "\\" in name]:
+        yield error(f'"{strange[0]}" is no name of a folder in val_dir', "degradation_types")
+
+
+def averages(preset: Preset) -> Findings:
+    if not preset.use_ema:
+        yield inert("use_ema is false", "ema_decay")
+    elif not preset.ema_decay:
+        yield inert("ema_decay is 0", "use_ema")
+
+
+def saving(preset: Preset) -> Findings:
+    if not preset.checkpointing_steps:
+        yield inert("checkpointing_steps is 0", "checkpoints_total_limit")
+
+
+RESTORATION_RULES: tuple[Rule, ...] = (
+    sources, columns, degradations, weights, adversary, networks, adapter, optimizer, measuring, averages, saving,
+    trackers,
+)  # fmt: skip
