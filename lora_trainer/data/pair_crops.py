@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,9 @@ class PairCrops:
         weights = torch.ones(len(positions)) if positions else torch.zeros(1)
         chosen = positions or (0,)
         rows = [self._sample(step, position, batch[position]) for position in chosen]
-        micro: dict[str, Any] = {"gt": _stacked([gt for gt, _ in rows])}
+        micro: dict[str, Any] = {"gt": stacked([gt for gt, _ in rows])}
         if rows[0][1] is not None:
-            micro["lq"] = _stacked([lq for _, lq in rows if lq is not None])
+            micro["lq"] = stacked([lq for _, lq in rows if lq is not None])
         return {
             **micro,
             "keys": [draw_key(self.plan.seed, step, position, "degradation") for position in chosen],
@@ -58,12 +59,7 @@ class PairCrops:
         top, left = draw.randint(0, height - self.lq_px), draw.randint(0, width - self.lq_px)
         mirrored = self.use_hflip and draw.random() < 0.5
         flipped, turned = (draw.random() < 0.5, draw.random() < 0.5) if self.use_rot else (False, False)
-
-        def shown(pixels: Pixels) -> Pixels:
-            pixels = pixels[:, ::-1] if mirrored else pixels
-            pixels = pixels[::-1] if flipped else pixels
-            return pixels.transpose(1, 0, 2) if turned else pixels
-
+        shown = partial(oriented, mirrored=mirrored, flipped=flipped, turned=turned)
         big = self.lq_px * self.scale
         gt = self.store.crop(item, top * self.scale, left * self.scale, big, "gt", self.scale)
         if pair.lq is None:
@@ -71,6 +67,13 @@ class PairCrops:
         return shown(gt), shown(self.store.crop(item, top, left, self.lq_px, "lq", self.scale))
 
 
-def _stacked(crops: Sequence[Pixels]) -> torch.Tensor:
+def oriented(pixels: Pixels, mirrored: bool, flipped: bool, turned: bool) -> Pixels:
+    """Mirrored left to right, flipped upside down, and with rows and columns exchanged."""
+    pixels = pixels[:, ::-1] if mirrored else pixels
+    pixels = pixels[::-1] if flipped else pixels
+    return pixels.transpose(1, 0, 2) if turned else pixels
+
+
+def stacked(crops: Sequence[Pixels]) -> torch.Tensor:
     """(h, w, 3) each -> (b, 3, h, w)."""
     return torch.from_numpy(np.stack([np.ascontiguousarray(crop.transpose(2, 0, 1)) for crop in crops]))

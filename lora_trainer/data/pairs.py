@@ -6,7 +6,7 @@ Everything that is wrong with them is found before the training, and named.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -97,7 +97,7 @@ class PairSet:
 
 
 @dataclass(frozen=True)
-class _Facts:
+class PairFacts:
     """What decoding one pair showed. Both sizes are (height, width)."""
 
     gt_px: Size
@@ -106,9 +106,17 @@ class _Facts:
     transparent: bool
 
 
+Misfits = Callable[[Pair, PairFacts, PairSettings], Iterable[str]]  # what is wrong with the sizes of a pair
+
+
 def survey_pairs(settings: PairSettings) -> PairSet:
     """Find, match and decode every picture. Raises Refusal that names each file that cannot be used (the first 20)."""
     found, problems = _matched(settings)
+    return examine_pairs(found, problems, settings, _misfits)
+
+
+def examine_pairs(found: Sequence[Pair], problems: list[str], settings: PairSettings, misfits: Misfits) -> PairSet:
+    """Decode every picture that was found. Raises Refusal with the problems so far and those that this shows."""
     with ThreadPoolExecutor(WORKERS) as pool:
         opened = list(pool.map(_opened, found))
     for each in opened:
@@ -120,7 +128,7 @@ def survey_pairs(settings: PairSettings) -> PairSet:
     done = [replace(pair, gt_px=fact.gt_px) for pair, fact in zip(pairs, facts, strict=True) if fact is not None]
     known = [fact for fact in facts if fact is not None]
     for pair, fact in zip(done, known, strict=True):
-        problems += _misfits(pair, fact, settings)
+        problems += misfits(pair, fact, settings)
     if problems:
         more = len(problems) - NAMED_AT_MOST
         raise Refusal(*problems[:NAMED_AT_MOST], *([f"... and {more} more"] if more > 0 else []))
@@ -264,7 +272,7 @@ def _opened(pair: Pair) -> tuple[Pair, list[str], list[int]]:
 
 def _looked_at(
     pairs: Sequence[Pair], folder: PixelFolder, areas: Sequence[Sequence[int]]
-) -> tuple[list[_Facts | None], list[str]]:
+) -> tuple[list[PairFacts | None], list[str]]:
     """What the pictures are, from an earlier run's note or by decoding them, and which of them are damaged."""
     key = pixels_key(pairs)
     noted = _remembered(folder.facts(key), len(pairs))
@@ -289,7 +297,7 @@ def _looked_at(
     return facts, damaged
 
 
-def _decoded(file: Unfinished | None, pair: Pair, offset: int) -> tuple[_Facts | None, list[str]]:
+def _decoded(file: Unfinished | None, pair: Pair, offset: int) -> tuple[PairFacts | None, list[str]]:
     """Look at both sides whole; put them into the file, one behind the other."""
     sizes: list[Size] = []
     grey = transparent = False
@@ -308,14 +316,14 @@ def _decoded(file: Unfinished | None, pair: Pair, offset: int) -> tuple[_Facts |
         with open_header(data) as image:
             grey |= image.mode in ("L", "LA", "1")
             transparent |= _is_transparent(image)
-    return (None, wrong) if wrong else (_Facts(sizes[0], sizes[-1], grey, transparent), [])
+    return (None, wrong) if wrong else (PairFacts(sizes[0], sizes[-1], grey, transparent), [])
 
 
-def _remembered(noted: object, count: int) -> list[_Facts] | None:
+def _remembered(noted: object, count: int) -> list[PairFacts] | None:
     """The facts of a note, None when it is not one of these pictures'."""
     try:
         facts = [
-            _Facts((int(gt[0]), int(gt[1])), (int(lq[0]), int(lq[1])), bool(grey), bool(transparent))
+            PairFacts((int(gt[0]), int(gt[1])), (int(lq[0]), int(lq[1])), bool(grey), bool(transparent))
             for gt, lq, grey, transparent in noted  # type: ignore[attr-defined]
         ]
     except (TypeError, ValueError, IndexError):
@@ -323,7 +331,7 @@ def _remembered(noted: object, count: int) -> list[_Facts] | None:
     return facts if len(facts) == count else None
 
 
-def _misfits(pair: Pair, facts: _Facts, settings: PairSettings) -> Iterator[str]:
+def _misfits(pair: Pair, facts: PairFacts, settings: PairSettings) -> Iterator[str]:
     """What is wrong with the sizes, which people say as width x height."""
     height, width = facts.gt_px
     if pair.lq is not None:
@@ -357,7 +365,7 @@ def _is_transparent(image: Image.Image) -> bool:
     return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
 
 
-def _notes(pairs: Sequence[Pair], facts: Sequence[_Facts]) -> Iterator[str]:
+def _notes(pairs: Sequence[Pair], facts: Sequence[PairFacts]) -> Iterator[str]:
     both = list(zip(pairs, facts, strict=True))
     grey = [pair.name for pair, fact in both if fact.grey]
     clear = [pair.name for pair, fact in both if fact.transparent]
