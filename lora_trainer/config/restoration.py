@@ -18,8 +18,7 @@ from lora_trainer.config.restoration_model import STAND_IN, Adapter, Base, Judge
 from lora_trainer.config.restoration_optimization import Average, Length, Optimizer, Precision
 from lora_trainer.config.restoration_saving import Logging, Run, Saving, Validation
 
-MODEL_PATHS = ("base_model_path", "discriminator_backbone", "vgg")
-SOURCES = ("train_dir", "file_list", "dataroot_gt")
+MODEL_PATHS = ("base_model_path", "discriminator_backbone", "lpips_weights")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", validate_default=False))
@@ -69,11 +68,6 @@ class RestorationPreset(
         return self.has_discriminator and self.r1_gamma > 0
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The keys that say where the trained pictures are; one in a preset that was accepted."""
-        return tuple(key for key in SOURCES if getattr(self, key))
-
-    @property
     def stand_ins(self) -> frozenset[str]:
         """The keys of networks that ask for a tiny one of ours."""
-        return frozenset(key for key in MODEL_PATHS if getattr(self, key).casefold() == STAND_IN)
+        return frozenset(key for key in MODEL_PATHS if getattr(self, key) == STAND_IN)

@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, MultipleOf
 
-from lora_trainer.config.kinds import AnyCase, Count, Paths, PathText, Positive, Share, Switch, Text, Whole, Words
+from lora_trainer.config.kinds import (
+    AnyCase,
+    Count,
+    NotNegative,
+    Paths,
+    PathText,
+    Positive,
+    Share,
+    Switch,
+    Text,
+    Whole,
+    Words,
+)  # fmt: skip
 from lora_trainer.config.setting import no_effect, setting
 
 PROMPT = "high quality, sharp details"
@@ -15,28 +27,35 @@ PROMPT = "high quality, sharp details"
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Where the pictures are: one of train_dir, file_list and dataroot_gt."""
+    """Where the pictures are: pairs of a bad and a good one, or good ones alone from which the bad ones are made."""
 
-    train_dir: PathText = setting(
-        "",
-        "A folder with a folder for each kind of degradation, with the bad pictures in its LQ and the good ones, under "
+    train_dir: Paths = setting(
+        (),
+        "Folders with a folder for each kind of degradation, with the bad pictures in its LQ and the good ones, under "
         "the same names, in its GT: train_dir/Rain/LQ/1.jpg and train_dir/Rain/GT/1.jpg.",
         example="data/train",
     )
-    file_list: PathText = setting(
-        "", "A .parquet or .csv file with a row for each pair: lq_path, gt_path, prompt.", example="data/train.parquet"
+    train_types: Words = setting((), "The kinds of degradation that are taken from train_dir; none: all there are.")
+    file_list: Paths = setting(
+        (),
+        "Files .parquet or .csv with a row for each pair: lq_path, gt_path, prompt. With high_order_degradation the "
+        "good pictures of it are taken.",
+        example="data/train.parquet",
     )
     dataroot_gt: Paths = setting(
         (), "Folders with good pictures alone; high_order_degradation makes the bad ones.", example="data/photos"
     )
     lq_key: Text = setting("lq_path", "file_list: the column of the bad pictures.")
     gt_key: Text = setting("gt_path", "file_list: the column of the good pictures.")
-    prompt_key: Text = setting("prompt", "file_list: the column of the prompts.")
+    prompt_key: Text = setting("prompt", "file_list: the column of the prompts, which may be missing.")
     image_path_prefix: PathText = setting(
-        "", "file_list: the folder that its relative paths start from; without it, the list's own."
+        "", "file_list: the folder that relative paths in it start from; without it, the list's own."
     )
     prompt: Text = setting(
         PROMPT, "The prompt of pictures that have none of their own; an empty text is an empty prompt.", blank=""
+    )
+    use_filename_as_prompt: Switch = setting(
+        False, "Their prompt is the name of their file instead, with blanks for underscores: a_red_house.png."
     )
     p_empty_prompt: Share = setting(0.0, "How often a picture is shown with an empty prompt.")
     return_file_name: Switch = setting(
@@ -54,7 +73,7 @@ class Crops:
     crop_type: Annotated[Literal["none", "center", "random"], AnyCase()] = setting(
         "random",
         "How the square comes from a picture: random and center cut it out, of a picture that is enlarged first where "
-        "it is too small; none takes the whole, squeezed into the square.",
+        "it is too small; none makes a large one smaller first, to see as much of it as there is without squashing.",
     )
     use_hflip: Switch = setting(True, "Mirror half of the pairs.")
     use_rot: Switch = setting(True, "Turn and mirror the pairs by quarters.")
@@ -62,6 +81,10 @@ class Crops:
     dataloader_num_workers: Count = setting(
         4, "Processes that read pictures beside the training; 0 reads in a thread.", may_change=True
     )
+    cache_gib: NotNegative = setting(
+        4.0, "Decoded pictures up to this many GiB are kept in one file that all readers share; 0 is never.",
+        may_change=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,12 +70,13 @@ class Judges:
 
     discriminator_backbone: PathText = setting(
         "",
-        "What the discriminator sees with: the file or folder of open_clip's convnext_xxlarge "
-        "(laion2b_s34b_b82k_augreg_soup). Without it, it is looked for among the hub's downloads. stand-in is a small "
-        "network of ours that has learnt nothing.",
+        "What the discriminator sees with: a file of open_clip's convnext_xxlarge (laion2b_s34b_b82k_augreg_soup), "
+        "or of a smaller ConvNeXt of open_clip, or its folder. Without it, it is looked for among the hub's downloads. "
+        "stand-in is a small network of ours that has learnt nothing.",
     )
-    vgg: PathText = setting(
+    lpips_weights: PathText = setting(
         "",
-        "What LPIPS sees with: torchvision's vgg16-397923af.pth. Without it, it is looked for among torch's downloads. "
-        "stand-in is a network with random weights, whose LPIPS can be compared with itself alone.",
+        "What LPIPS sees with: a folder with vgg16-397923af.pth and lpips_weights.pt. Without it, they are looked for "
+        "among torch's downloads. stand-in is a network with random weights, whose LPIPS can be compared with itself "
+        "alone.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
-from lora_trainer.config.restoration import MODEL_PATHS, SOURCES, RestorationPreset
+from lora_trainer.config.restoration import MODEL_PATHS, RestorationPreset
 from lora_trainer.config.restoration_degradation import (
     Degradation,
     FirstDegradation,
@@ -19,30 +19,43 @@ Preset = RestorationPreset
 Findings = Iterator[Finding]
 
 ADDRESSES = ("http://", "https://", "ftp://")
+SOURCES = ("train_dir", "file_list", "dataroot_gt")
 LISTS = (".parquet", ".csv")
 OF_LISTS = ("lq_key", "gt_key", "prompt_key", "image_path_prefix")
 RATES = ("lr", "lr_G", "lr_D")
 
 
 def sources(preset: Preset) -> Findings:
-    degrades, given = preset.high_order_degradation, preset.sources
-    if not given:
-        yield error("no pictures to train on; give one of train_dir, file_list and dataroot_gt", *SOURCES)
-    elif len(given) > 1:
-        yield error(f"{' and '.join(given)} are given; leave the pictures in one of them", *given)
-    elif given == ("dataroot_gt",) and not degrades:
+    degrades = preset.high_order_degradation
+    if not (preset.train_dir or preset.file_list or preset.dataroot_gt):
+        yield error("no pictures to train on; give train_dir, file_list or dataroot_gt", *SOURCES)
+    if preset.dataroot_gt and not degrades:
         yield error(
             "has good pictures alone; write high_order_degradation true, or give pairs in train_dir or file_list",
             "dataroot_gt", "high_order_degradation",
         )  # fmt: skip
-    if preset.file_list and not preset.file_list.casefold().endswith(LISTS):
-        yield error(f"{preset.file_list} is no list that can be read; write a .parquet or .csv file", "file_list")
+    if preset.train_dir and degrades:
+        yield error(
+            "has bad pictures, which high_order_degradation would make anew; write that false, or give the folders GT "
+            "as dataroot_gt",
+            "train_dir", "high_order_degradation",
+        )  # fmt: skip
+    strange = [name for name in preset.file_list if not name.casefold().endswith(LISTS)]
+    if strange:
+        yield error(f"{strange[0]} is no list that can be read; write a .parquet or .csv file", "file_list")
+    if not preset.train_dir:
+        yield inert("there is no train_dir", "train_types")
     if not preset.file_list:
         yield inert("there is no file_list", *OF_LISTS)
     elif degrades:
         yield inert("high_order_degradation makes the bad pictures", "lq_key")
+
+
+def prompts(preset: Preset) -> Findings:
     if preset.p_empty_prompt == 1:
-        yield inert("p_empty_prompt is 1, so every prompt is empty", "prompt", "prompt_key")
+        yield inert("p_empty_prompt is 1, so every prompt is empty", "prompt", "prompt_key", "use_filename_as_prompt")
+    elif preset.use_filename_as_prompt:
+        yield inert("use_filename_as_prompt is true", "prompt")
 
 
 def columns(preset: Preset) -> Findings:
@@ -101,7 +114,7 @@ def networks(preset: Preset) -> Findings:
     for key in (key for key in MODEL_PATHS if key in preset.stand_ins):
         yield note("stand-in is a tiny network that has learnt nothing: for trying out, not for results", key)
     if not preset.needs_lpips:
-        yield inert("lambda_lpips is 0 and nothing is measured, so there is no LPIPS", "vgg")
+        yield inert("lambda_lpips is 0 and nothing is measured, so there is no LPIPS", "lpips_weights")
 
 
 def adapter(preset: Preset) -> Findings:
@@ -153,6 +166,6 @@ def saving(preset: Preset) -> Findings:
 
 
 RESTORATION_RULES: tuple[Rule, ...] = (
-    sources, columns, degradations, weights, adversary, networks, adapter, optimizer, measuring, averages, saving,
-    trackers,
+    sources, prompts, columns, degradations, weights, adversary, networks, adapter, optimizer, measuring, averages,
+    saving, trackers,
 )  # fmt: skip

@@ -50,7 +50,7 @@ def test_the_guides_file_is_a_preset_as_it_is(tmp_path: Path) -> None:
     assert preset.first_lambdas == Lambdas(l2=2, l1=2, lpips=3, ssim=1, gan=0.3)
     assert (preset.lr_G, preset.lr_D, preset.optimizer_type) == (2e-5, 5e-6, "AdamW")
     assert preset.optimizer_options == {"betas": (0.9, 0.999), "weight_decay": 1e-4}
-    assert (preset.file_list, preset.out_size, preset.crop_type) == ("custom_5k_imp.parquet", 512, "none")
+    assert (preset.file_list, preset.out_size, preset.crop_type) == (("custom_5k_imp.parquet",), 512, "none")
     assert (preset.batch_size, preset.val_batch_size, preset.dataloader_num_workers) == (4, 1, 4)
     assert (preset.val_dir, preset.num_samples_per_type) == ("/data/AIO/Val", 0)
     assert preset.degradation_types == ("Blur", "Haze", "Lowlight", "Rain", "Snow")
@@ -68,7 +68,7 @@ def test_what_a_preset_does_not_say_is_hypirs(tmp_path: Path) -> None:
     assert (preset.mixed_precision, preset.gradient_checkpointing) == ("bf16", True)
     assert (preset.prompt, preset.val_prompt) == ("high quality, sharp details",) * 2
     assert (preset.validation_steps, preset.checkpointing_steps, preset.checkpoints_total_limit) == (500, 500, 2)
-    assert (preset.penalises_gradients, preset.stand_ins, preset.sources) == (False, frozenset(), ("train_dir",))
+    assert (preset.penalises_gradients, preset.stand_ins, preset.train_dir) == (False, frozenset(), ("pairs",))
 
 
 def test_null_and_empty_texts_mean_what_they_mean_in_hypir(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_upstreams_degradation_is_read_from_its_sections(tmp_path: Path) -> None
     }  # fmt: skip
     loaded = load_written(tmp_path / "a.json", content)
     preset = preset_of(loaded)
-    assert (preset.high_order_degradation, preset.file_list, preset.gt_key) == (True, "a.parquet", "path")
+    assert (preset.high_order_degradation, preset.file_list, preset.gt_key) == (True, ("a.parquet",), "path")
     assert (preset.image_path_prefix, preset.prompt_key, preset.p_empty_prompt) == ("p", "t", 0.2)
     assert (preset.out_size, preset.crop_type, preset.use_hflip, preset.use_rot) == (256, "center", False, False)
     assert (preset.kernel_list, preset.kernel_prob, preset.blur_sigma) == (("iso",), (1.0,), (0.2, 3.0))

@@ -27,10 +27,13 @@ def with_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"train_dir": None}, "train_dir: no pictures to train on; give one of train_dir, file_list and dataroot_gt"),
-        ({"file_list": "a.csv"}, "train_dir and file_list are given; leave the pictures in one of them"),
+        ({"train_dir": None}, "train_dir: no pictures to train on; give train_dir, file_list or dataroot_gt"),
+        ({"high_order_degradation": True}, "train_dir: has bad pictures, which high_order_degradation would make anew"),
         (GOOD_ALONE, "dataroot_gt: has good pictures alone; write high_order_degradation true, or give pairs"),
-        ({**LISTED, "file_list": "a.txt"}, "file_list: a.txt is no list that can be read; write a .parquet or .csv"),
+        (
+            {**LISTED, "file_list": ["a.CSV", "a.txt"]},
+            "file_list: a.txt is no list that can be read; write a .parquet or .csv",
+        ),
         ({**LISTED, "lq_key": "gt_path"}, "two columns have the same name: gt_path, gt_path, prompt"),
         (ZERO, "lambda_l2: every loss has the weight 0, so nothing would be learnt; give one a weight"),
         (
@@ -41,7 +44,10 @@ def with_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
             {"r1_gamma": 1, "r1_interval": 20, "max_train_steps": 10},
             "r1_interval: the training has 10 steps, so R1 would never be computed; write a smaller number",
         ),
-        ({"vgg": "https://x/vgg16.pth"}, "vgg: an address is not downloaded; save the files and write their path"),
+        (
+            {"lpips_weights": "https://x/vgg16.pth"},
+            "lpips_weights: an address is not downloaded; save the files and write their path",
+        ),
         ({"lora_modules": []}, 'lora_modules: needs names of layers, such as ["to_q", "to_k", "to_v"]'),
         (
             {"lora_modules": ["to_q"]},
@@ -67,13 +73,16 @@ def test_what_cannot_be_is_refused_at_its_place(tmp_path: Path, keys: dict[str, 
         ({"gt_key": "a", "image_path_prefix": "b"}, {"gt_key", "image_path_prefix"}),
         ({**LISTED, "gt_key": "a", "image_path_prefix": "b"}, set()),
         ({**LISTED, "lq_key": "a", "high_order_degradation": True}, {"lq_key"}),
-        ({"p_empty_prompt": 1, "prompt": "a"}, {"prompt"}),
+        ({**LISTED, "train_types": ["Rain"]}, {"train_types"}),
+        ({"train_types": ["Rain"], "file_list": ["a.csv", "b.parquet"]}, set()),
+        ({"p_empty_prompt": 1, "prompt": "a", "use_filename_as_prompt": True}, {"prompt", "use_filename_as_prompt"}),
+        ({"p_empty_prompt": 0.5, "prompt": "a", "use_filename_as_prompt": True}, {"prompt"}),
         ({"jpeg_range": [5, 9], "use_sharpener": False, "stage2_scale": 2, "video_prob": 0.5},
          {"jpeg_range", "use_sharpener", "stage2_scale", "video_prob"}),
         ({**GOOD_ALONE, "high_order_degradation": True, "jpeg_range": [5, 9], "lq_usm_radius_range": [3, 5]},
          {"lq_usm_radius_range"}),
         ({**GOOD_ALONE, "high_order_degradation": True, "lq_usm": True, "lq_usm_radius_range": [3, 5]}, set()),
-        ({"high_order_degradation": True, "queue_size": 9, "resize_back": False, "blur_kernel_size": 15},
+        ({**LISTED, "high_order_degradation": True, "queue_size": 9, "resize_back": False, "blur_kernel_size": 15},
          {"queue_size", "resize_back", "blur_kernel_size"}),
         ({"lambda_schedule": [{"step": 99, "lambda_l1": 1}], "max_train_steps": 99}, {"lambda_schedule"}),
         ({**NO_GAN, "lr_D": 1e-4, "r1_gamma": 1, "r1_interval": 4, "lambda_gan_warmup_steps": 4,
@@ -82,8 +91,8 @@ def test_what_cannot_be_is_refused_at_its_place(tmp_path: Path, keys: dict[str, 
         ({**NO_GAN, "lr_D": 1e-4, "lambda_schedule": [{"step": 9, "lambda_gan": 1}]}, set()),
         ({"r1_interval": 4}, {"r1_interval"}),
         ({"r1_interval": 4, "r1_gamma": 1}, set()),
-        ({"lambda_lpips": 0, "vgg": "v"}, {"vgg"}),
-        ({"lambda_lpips": 0, "vgg": "v", **VALIDATES}, set()),
+        ({"lambda_lpips": 0, "lpips_weights": "v"}, {"lpips_weights"}),
+        ({"lambda_lpips": 0, "lpips_weights": "v", **VALIDATES}, set()),
         ({"log_grad_steps": 0, "log_grad_modules": ["nothing"]}, {"log_grad_modules"}),
         ({"log_grad_modules": ["up_blocks.3.resnets.0.conv1", "0.proj"]}, set()),
         ({"validation_steps": 5, "val_batch_size": 2, "degradation_types": ["Rain"], "num_samples_per_type": 5,
@@ -129,8 +138,10 @@ def test_what_a_person_would_want_to_know_is_noted(tmp_path: Path, keys: dict[st
 
 
 def test_stand_ins_are_named_by_their_keys(tmp_path: Path) -> None:
-    preset = preset_of(load(tmp_path, base_model_path="Stand-In", vgg="stand-in"))
-    assert preset.stand_ins == {"base_model_path", "vgg"}
+    preset = preset_of(
+        load(tmp_path, base_model_path="stand-in", discriminator_backbone="stand-in.pt", lpips_weights="stand-in")
+    )
+    assert preset.stand_ins == {"base_model_path", "lpips_weights"}
 
 
 def test_a_discriminator_and_lpips_are_there_where_they_count(tmp_path: Path) -> None:
