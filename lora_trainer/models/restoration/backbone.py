@@ -18,7 +18,8 @@ from lora_trainer.models.restoration.convnext import ConvNextEncoder, ConvNextSi
 from lora_trainer.models.tensor_files import open_tensors
 
 STAND_IN = "stand-in"
-REPOSITORY = "https://huggingface.co/laion/CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup"
+REPOSITORY = "laion/CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup"
+ADDRESS = f"https://huggingface.co/{REPOSITORY}"
 FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 STAND_IN_SIZES = ConvNextSizes((1, 1, 2, 1), (8, 16, 32, 64), 32)
@@ -50,15 +51,17 @@ class ClipBackbone(nn.Module):
 
 
 def find_backbone(place: str, key: str) -> Path | None:
-    """The file that a preset's key stands for: the file itself, or that of a folder; None for the stand-in.
+    """The file that a preset's key stands for, itself or by its folder; None for the stand-in.
 
-    Raises Refusal where there is none.
+    Without a place it is looked for among the hub's downloads. Raises Refusal where there is none.
     """
-    cure = f"download {FILE_NAMES[-1]} from {REPOSITORY} and write its path, or {STAND_IN} for a tiny random one"
+    cure = f"download {FILE_NAMES[-1]} from {ADDRESS} and write its path, or {STAND_IN} for a tiny random one"
     if place == STAND_IN:
         return None
     if not place:
-        raise Refusal(f"{key}: the discriminator needs the CLIP ConvNeXt, and no file is given; {cure}")
+        if downloaded := _downloaded():
+            return downloaded
+        raise Refusal(f"{key}: no CLIP ConvNeXt is given, and none is among the hub's downloads; {cure}")
     path = Path(place)
     if path.is_dir():
         found = [path / name for name in FILE_NAMES if (path / name).is_file()]
@@ -68,6 +71,13 @@ def find_backbone(place: str, key: str) -> Path | None:
     if not path.is_file():
         raise Refusal(f"{key}: there is no file {place}; {cure}")
     return path
+
+
+def _downloaded() -> Path | None:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    found = (try_to_load_from_cache(REPOSITORY, name, constants.HF_HUB_CACHE) for name in FILE_NAMES)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def open_backbone(place: str, key: str, dtype: torch.dtype = torch.float32) -> ClipBackbone:
@@ -84,7 +94,7 @@ def open_backbone(place: str, key: str, dtype: torch.dtype = torch.float32) -> C
         if sizes is None:
             raise Refusal(
                 f"{key}: {place} holds no ConvNeXt image encoder of open_clip (visual.trunk.stages...); "
-                f"get {FILE_NAMES[-1]} from {REPOSITORY}"
+                f"get {FILE_NAMES[-1]} from {ADDRESS}"
             )
         state = {short: file.read(name).to(dtype) for short, name in names.items()}
     return ClipBackbone(materialise(lambda: ConvNextEncoder(sizes), state, dtype, f"{key}: {place}"), sizes)

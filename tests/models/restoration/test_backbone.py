@@ -10,9 +10,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_trainer.errors import Refusal
-from lora_trainer.models.restoration.backbone import STAND_IN, STAND_IN_SIZES, ClipBackbone, open_backbone
+from lora_trainer.models.restoration.backbone import (
+    STAND_IN,
+    STAND_IN_SIZES,
+    ClipBackbone,
+    find_backbone,
+    open_backbone,
+)
 
 KEY = "clip_path"
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where downloads lie."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +74,17 @@ def test_a_downloaded_file_or_its_folder_loads(tmp_path: Path, stand_in: ClipBac
         assert loaded.channels == stand_in.channels
 
 
+def test_without_a_place_the_hubs_downloads_are_searched(hub: Path, stand_in: ClipBackbone) -> None:
+    repository = hub / "models--laion--CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup"
+    snapshot = repository / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abcd")
+    torch.save(open_clip_state(stand_in), snapshot / "open_clip_pytorch_model.bin")
+    assert find_backbone("", KEY) == snapshot / "open_clip_pytorch_model.bin"
+    assert open_backbone("", KEY).channels == stand_in.channels
+
+
 def test_half_precision_is_that_of_the_encoder(stand_in: ClipBackbone) -> None:
     half = open_backbone(STAND_IN, KEY, torch.bfloat16)
     seen = half(picture())
@@ -80,7 +104,7 @@ def test_gradients_reach_the_pictures_and_no_weight(stand_in: ClipBackbone) -> N
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("", "clip_path: the discriminator needs the CLIP ConvNeXt, and no file is given; download"),
+        ("", "clip_path: no CLIP ConvNeXt is given, and none is among the hub's downloads; download"),
         (
             "nowhere.bin",
             "clip_path: there is no file nowhere.bin; download open_clip_pytorch_model.bin from https://hug",
