@@ -94,7 +94,7 @@ class GanTrainer:
         self.contest.path_mean.settle()
         self.ema.update(step)
         in_force = self.strength.p
-        self.strength.count(sums[REAL_SIGNS][[1, 0]])
+        self.strength.count(sums[REAL_SIGNS][:2].flip(0))  # the sum, then the number
         if self.strength.is_due(step + 1):
             self.strength.update(self.total_batch)
         if not self.ticks.ends(step + 1):

@@ -46,7 +46,7 @@ class Tally:
 
     def _fetch(self) -> None:
         if self._earlier:
-            self._totals += torch.stack(self._earlier).double().sum(0).cpu()
+            self._totals += torch.stack(self._earlier).cpu().double().sum(0)
             self._earlier = []
 
     def state_dict(self) -> dict[str, Any]:

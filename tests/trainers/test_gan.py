@@ -191,11 +191,17 @@ def test_two_passes_train_what_one_does(train: Train, write: Write, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", [{"cond": True}, {"cfg": "stylegan3-t", "gamma": 1, "kimg": 0.032}])
+@pytest.mark.parametrize(
+    ("keys", "apart"), [({"cond": True}, 1e-5), ({"cfg": "stylegan3-t", "gamma": 1, "kimg": 0.032}, 2e-3)]
+)
 def test_two_processes_train_what_one_does(
-    train: Train, write: Write, tmp_path: Path, data: Path, keys: dict[str, Any]
+    train: Train, write: Write, tmp_path: Path, keys: dict[str, Any], apart: float
 ) -> None:
-    """With metrics, which they share too."""
+    """With metrics, which they share too.
+
+    Adam's first steps are as long as the rate however small a gradient is. StyleGAN3 has some that are zero but for
+    rounding, so its losses agree far better than those weights.
+    """
     keys = {"kimg": 0.048, **keys, "metrics": "fid50k_full", "inception": "stand-in", "metric_images": 24}
     one, two = tmp_path / "one", tmp_path / "two"
     assert train(write(output_dir=str(one), **keys)) == 0
@@ -204,7 +210,10 @@ def test_two_processes_train_what_one_does(
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
     command += ["-m", "lora_trainer", "--preset", str(preset)]
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=300)
-    assert differences(one, two) < 1e-5
+    assert differences(one, two) < apart
+    for ours, theirs in zip(lines(one / "metrics.jsonl"), lines(two / "metrics.jsonl"), strict=True):
+        for name in ours.keys() & {"loss", "D/loss", "G_reg/loss", "D_reg/loss"}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
     (first,), (second,) = (list(folder.glob("metric-*.jsonl")) for folder in (one, two))
     for ours, theirs in zip(lines(first), lines(second), strict=True):
         assert list(ours["results"].values()) == pytest.approx(list(theirs["results"].values()), rel=1e-3)
