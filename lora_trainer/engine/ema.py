@@ -78,10 +78,40 @@ class Ema:
         if update < 0:
             torch._foreach_copy_(averages, weights)
         else:
-            now = [weight.to(average.device, torch.float32) for weight, average in zip(weights, averages, strict=True)]
-            torch._foreach_lerp_(averages, now, 1.0 - self.decay_at(update))
+            self._approach(averages, weights, 1.0 - self.decay_at(update))
         if self.switch_every and (step + 1) % self.switch_every == 0:
             torch._foreach_copy_(weights, averages)
+
+    def _approach(self, averages: list[Tensor], weights: list[Tensor], share: float) -> None:
+        """Copies of weights that are elsewhere, or in another format, are made one at a time."""
+        pairs = list(zip(averages, weights, strict=True))
+        if all(weight.dtype == average.dtype and weight.device == average.device for average, weight in pairs):
+            torch._foreach_lerp_(averages, weights, share)
+            return
+        for average, weight in pairs:
+            average.lerp_(weight.to(average.device, average.dtype), share)
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[nn.Module]:
+        """Within, the weights are the averages as they are, in float32 and wherever they lie: to be read and saved, for
+        no pass. Nothing is copied."""
+        if self._depth:
+            raise RuntimeError("the weights are swapped with their averages; leave `swapped()` before")
+        averages = {id(weight): self._averages[name] for name, weight in self._weights.items()}
+        places = [
+            (owner, key, weight)
+            for owner in self.module.modules()
+            for key, weight in owner.named_parameters(recurse=False, remove_duplicate=False)
+            if id(weight) in averages
+        ]
+        # other parameters in their place: those that DDP and optimizers know must not change their format or device
+        for owner, key, weight in places:
+            setattr(owner, key, nn.Parameter(averages[id(weight)], requires_grad=False))
+        try:
+            yield self.module
+        finally:
+            for owner, key, weight in places:
+                setattr(owner, key, weight)
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[nn.Module]:

@@ -123,14 +123,15 @@ def save_folder(
 def _save_part(part: Any, place: Path, dtype: torch.dtype | None) -> None:
     """A model or a tokenizer. Of a large model in another format no second copy is made."""
     is_text_encoder, is_model = isinstance(part, PreTrainedModel), hasattr(part, "dtype")
-    if not is_model or dtype is None or dtype == part.dtype:
+    tensors = part.state_dict() if is_model else {}
+    kept = dtype is None or all(tensor.dtype == dtype for tensor in tensors.values() if tensor.is_floating_point())
+    if dtype is None or kept:
         part.save_pretrained(str(place))
     elif is_text_encoder:
-        cast = {name: cast_to(tensor, dtype) for name, tensor in part.state_dict().items()}
+        cast = {name: cast_to(tensor, dtype) for name, tensor in tensors.items()}
         part.save_pretrained(str(place), state_dict=cast)
     else:
         part.save_config(place)
-        tensors = part.state_dict()
         write_tensor_file(
             place / f"{_WHOLE_FILES[0]}.safetensors",
             {name: tuple(tensor.shape) for name, tensor in tensors.items()},

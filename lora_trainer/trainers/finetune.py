@@ -113,7 +113,7 @@ class FinetuneTrainer:
     def export(self, stem: Path, done: int) -> Path:
         path = self.files.save(self.exported, stem)
         if self.ema is not None:
-            with self.ema.swapped():
+            with self.ema.written():
                 averaged = self.files.save(self.exported, stem.with_name(stem.name + AVERAGED))
             log.info("saved %s", averaged)
         return path

@@ -143,6 +143,27 @@ def test_no_memory_is_taken_by_swapping_weights_in_float32() -> None:
     assert module.conv.weight.data_ptr() == online
 
 
+def test_what_is_written_is_the_average_itself_and_the_weights_stay_those_that_others_know() -> None:
+    module = network(torch.bfloat16)
+    ema = Ema(module, 0.5)
+    move(module, 1)
+    ema.update(0)
+    averages, parameters = ema.state_dict(), list(module.parameters())
+    before = [weight.detach().clone() for weight in parameters]
+    with ema.written() as found:
+        state = found.state_dict()
+        assert state["conv.weight"].dtype == torch.float32
+        assert not state["conv.weight"].equal(state["conv.weight"].bfloat16())
+        assert state["conv.weight"].equal(averages["conv.weight"])
+        assert state["tied.weight"].equal(averages["conv.weight"])
+        assert state["norm.running_mean"].equal(module.norm.running_mean)
+    assert all(now is then for now, then in zip(module.parameters(), parameters, strict=True))
+    assert all(now.equal(then) for now, then in zip(parameters, before, strict=True))
+    assert module.tied.weight is module.conv.weight
+    with ema.swapped(), pytest.raises(RuntimeError, match="leave `swapped"), ema.written():
+        pass
+
+
 def test_an_error_within_swapped_leaves_the_network_as_it_was() -> None:
     module = network()
     ema = Ema(module, 0.9)

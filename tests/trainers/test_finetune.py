@@ -307,6 +307,20 @@ def test_an_average_may_begin_with_another_model(write_finetune: Write, tiny_pat
         built(write_finetune(ema_decay_rate=0.5, ema_resume_model=str(tiny_path("sdxl"))))
 
 
+def test_an_average_of_bf16_weights_is_written_as_fine_as_it_is(write_finetune: Write, tmp_path: Path) -> None:
+    keys = {"full_bf16": True, "mixed_precision": "bf16", "ema_decay_rate": 0.5, "save_full_precision": True}
+    trainer = built(write_finetune(**keys))
+    assert trainer.ema is not None
+    trainer.ema.load_state_dict({name: value + 1e-4 for name, value in trainer.ema.state_dict().items()})
+    trainer.export(tmp_path / "model", done=1)
+    of_average, weight = trainer.ema.state_dict()["unet.conv_in.weight"], trainer.base.unet.conv_in.weight
+    for name, wanted in (("model", weight.float()), ("model_ema", of_average)):
+        with safe_open(tmp_path / "ckpts" / name / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
+            assert file.get_tensor("conv_in.weight").equal(wanted)
+    assert not of_average.equal(of_average.bfloat16())
+    assert weight.dtype == torch.bfloat16
+
+
 def test_rates_and_where_they_come_from_are_told(
     write_finetune: Write, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
