@@ -293,6 +293,28 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert not out.exists()
 
 
+EXAMPLE = REPOSITORY / "presets" / "gan" / "example.json"
+
+
+def test_the_example_can_be_planned(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert train(EXAMPLE, "--dry-run") == 0
+    text = capsys.readouterr().out
+    for word in ("1700 gray images of 32 px, 10 classes", "R1 0.3 to 0.03", "network-snapshot-000010.safetensors"):
+        assert word in " ".join(text.split()), word
+
+
+@pytest.mark.slow
+def test_the_example_learns_to_write(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert train(EXAMPLE, "--set", f"output_dir={tmp_path}") == 0
+    found = [row["results"]["fid1k_full_standin"] for row in lines(tmp_path / "metric-fid1k_full_standin.jsonl")]
+    assert len(found) == 5
+    assert found[-1] < 0.2 < 0.5 < found[0]
+
+
 def test_other_data_are_another_run(
     train: Train, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
