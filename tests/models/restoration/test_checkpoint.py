@@ -140,10 +140,10 @@ def test_copies_stay_when_training_goes_on() -> None:
 
 
 def test_a_file_of_another_rank_says_which(unet: UNet2DConditionModel) -> None:
-    with pytest.raises(
-        Refusal,
-        match=r"^a\.pth: conv_out\.lora_A\.default\.weight has the shape \(8, 8, 3, 3\) instead of \(4, .*; set lora_rank to 8$",
-    ):
+    said = (
+        "a.pth: conv_out.lora_A.default.weight has the shape (8, 8, 3, 3) instead of (4, 8, 3, 3); set lora_rank to 8"
+    )
+    with pytest.raises(Refusal, match=re.escape(said)):
         load_restorer(unet, Path("a.pth"), lora_state(trained_unet(rank=8)))
 
 
