@@ -42,7 +42,7 @@ class VaeTraining:
         0.5, "How much the absolute difference of the means of 4 x 4 pixels counts: large forms."
     )
     vae_chroma_weight: NotNegative = setting(
-        0.5, "How much the absolute difference of Cb and Cr, averaged over 4 x 4 pixels, counts: colours."
+        4.0, "How much the absolute difference of Cb and Cr, averaged over 4 x 4 pixels, counts: colours."
     )
     vae_kl_weight: NotNegative = setting(
         0.002, "How much the divergence of the latents from a normal distribution counts, per number of theirs."
