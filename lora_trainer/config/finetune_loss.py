@@ -71,4 +71,8 @@ class MovingAverage:
     ema_sample_ema_model: Switch = setting(
         False, "Draw the previews with the average; with ema_sample_nonema_model, with both.", may_change=True
     )
-    ema_resume_model: PathText = setting("", "A model to begin the average with, in place of resume_ckpt's weights.")
+    ema_resume_model: PathText = setting(
+        "",
+        "A model to begin the average with, in place of resume_ckpt's weights; findlast takes the newest average in "
+        "logdir.",
+    )

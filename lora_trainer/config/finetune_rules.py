@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
-from lora_trainer.config.finetune import SAME, estimates_one_rate
+from lora_trainer.config.finetune import FIND_LAST, SAME, estimates_one_rate, finds_its_own_rate
 from lora_trainer.config.finetune_saving import OF_ALL_PICTURES, STABILIZED, VALIDATION
 from lora_trainer.config.finetune_vae_rules import vae
 from lora_trainer.config.tracker_rules import trackers
@@ -58,7 +58,7 @@ def text_encoder_alone(preset: FinetunePreset) -> Findings:
 
 def run_folder(preset: FinetunePreset) -> Findings:
     if preset.output_dir != f"{preset.logdir.rstrip('/')}/{preset.project_name}":
-        if not preset.finds_last:
+        if FIND_LAST not in (preset.resume_ckpt.casefold(), preset.ema_resume_model.casefold()):
             yield from _idle(preset, "output_dir is given", "logdir", calm="logs")
         if preset.output_name != preset.project_name:
             yield from _idle(preset, "output_dir and output_name are given", "project_name", calm="myproj")
@@ -116,6 +116,8 @@ def rates(preset: FinetunePreset) -> Findings:
         yield from _idle(preset, "text_encoder_lr is set", "text_encoder_lr_scale", calm=1)
     elif preset.text_encoder_lr_scale == 0:
         yield error("0 would train nothing; set disable_textenc_training instead", "text_encoder_lr_scale")
+    elif finds_its_own_rate(preset.text_encoder_optimizer_name, preset.text_encoder_optimizer_options):
+        yield from _idle(preset, "the optimizer finds the rate itself", "text_encoder_lr_scale", calm=1)
     main = preset.vae_rate(1) if preset.train_vae else preset.unet_rate(1)
     given = (("lr", main), (
         "text_encoder_lr", preset.trains_text_encoder and preset.text_encoder_rate(1)))  # fmt: skip

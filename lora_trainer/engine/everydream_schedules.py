@@ -33,14 +33,22 @@ class RateCurve:
         """The learning rate of a step, counted from 0."""
         return self.rate * self.schedule(step)
 
-    def warning(self, total_steps: int) -> str:
-        """What a person should know about a decay that is shorter than the run, or nothing."""
-        if self.name == "constant" or self.decay_steps >= total_steps:
+    def warning(self, total_steps: int, prefix: str = "") -> str:
+        """What a person should know about a warm-up or a decay that does not go with the run's length, or nothing.
+        ``prefix`` is that of the keys."""
+        if self.name == "constant":
+            return ""
+        if self.warmup_steps >= total_steps:
+            text = (
+                f"the rate still rises when the run ends, in step {total_steps} of {self.warmup_steps} of its warm-up"
+            )
+            return f"{text}; make {prefix}lr_warmup_steps smaller"
+        if self.decay_steps >= total_steps:
             return ""
         text = f"the rate comes down to 0 in step {self.decay_steps} of {total_steps}"
         if self.name == "cosine":
-            return f"{text} and rises again; set lr_decay_steps to {total_steps} or more"
-        return f"{text} and nothing is learnt after it; set lr_decay_steps to {total_steps} or more"
+            return f"{text} and rises again; set {prefix}lr_decay_steps to {total_steps} or more"
+        return f"{text} and nothing is learnt after it; set {prefix}lr_decay_steps to {total_steps} or more"
 
     def _cosine(self, step: int) -> float:
         if step < self.warmup_steps:

@@ -32,7 +32,7 @@ from lora_trainer.trainers.diffusion_model import DiffusionModel
 from lora_trainer.trainers.diffusion_objective import Objective
 from lora_trainer.trainers.diffusion_text import CaptionTokens, say_about_captions
 from lora_trainer.trainers.diffusion_validation import DiffusionValidator, encode_held_out
-from lora_trainer.trainers.finetune_checks import check_prediction, prompt_file
+from lora_trainer.trainers.finetune_checks import check_model_folder, check_prediction, first_average, prompt_file
 from lora_trainer.trainers.finetune_data import FinetuneData, FinetuneNoise
 from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
 from lora_trainer.trainers.finetune_job import FinetuneJob
@@ -172,6 +172,7 @@ def build_finetune(
     """Load the model, encode the pictures where they are cached, and set up what is trained. A dry build encodes none
     and writes nothing."""
     preset, device = job.preset, processes.device
+    check_model_folder(preset, make=not dry)
     if preset.train_vae:
         return build_vae(job, processes, precision, dry)
     if job.begins_with_random_vae:
@@ -202,7 +203,7 @@ def build_finetune(
         say_about_pictures(folder, trained, job.plan)
     for line in (*spoken_rates(preset, rates, job.total_batch), job.spoken):
         log.info("%s", line)
-    for warning in rates.warnings(job.total_steps):
+    for warning in filter(None, (*rates.warnings(job.total_steps), job.average_warning)):
         log.warning("%s", warning)
     return FinetuneTrainer(
         job,
@@ -283,11 +284,11 @@ def _average(job: FinetuneJob, phase: Phase) -> Ema | None:
     if not preset.averages:
         return None
     ema = Ema(phase.module, preset.ema_decay(job.total_steps), only=phase.weights, device=preset.ema_place)
-    if preset.ema_resume_model:
-        other = load_base_model(replace(detect(Path(preset.ema_resume_model)), prediction=job.checkpoint.prediction))
+    if (path := first_average(preset)) is not None:
+        other = load_base_model(replace(detect(path), prediction=job.checkpoint.prediction))
         model = DiffusionModel(other.kind, other.unet, other.text_encoders, 1)
         named = dict(model.named_parameters())
-        ema.begin_with({name: named[name] for name in phase.weights if name in named}, preset.ema_resume_model)
+        ema.begin_with({name: named[name] for name in phase.weights if name in named}, str(path))
     return ema
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.config.finetune import FIND_LAST, FinetunePreset
 from lora_trainer.config.reader import Loaded
 from lora_trainer.config.yaml_file import read_yaml
 from lora_trainer.engine.optimizers import optimizer_problems
@@ -88,6 +89,37 @@ def base_model_path(preset: FinetunePreset) -> Path:
         return newest_model(Path(preset.logdir), without=Path(preset.output_dir))
     path = Path(preset.resume_ckpt)
     return newest_model(path) if (path / FOLDERS).is_dir() and not (path / INDEX).is_file() else path
+
+
+def first_average(preset: FinetunePreset) -> Path | None:
+    """The model that the average begins with, where it is another than the trained one. Raises Refusal."""
+    if not (preset.averages and preset.ema_resume_model):
+        return None
+    path = Path(preset.ema_resume_model)
+    if preset.ema_resume_model.strip().casefold() == FIND_LAST:
+        path = newest_model(Path(preset.logdir), without=Path(preset.output_dir), averaged=True)
+    try:
+        detect(path)
+    except Refusal as refusal:
+        raise Refusal(*(f"ema_resume_model: {problem}" for problem in refusal.problems)) from None
+    return path
+
+
+def check_model_folder(preset: FinetunePreset, make: bool = False) -> None:
+    """Raises Refusal where save_ckpt_dir can be no folder: the first model may be due in hours. It is made if asked."""
+    if not preset.save_ckpt_dir or preset.no_save_ckpt:
+        return
+    folder = Path(preset.save_ckpt_dir)
+    there = next((place for place in (folder, *folder.parents) if place.exists()), Path())
+    if not there.is_dir():
+        raise Refusal(f"save_ckpt_dir: {folder}: {there} is no folder; name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refusal(f"save_ckpt_dir: {folder}: nothing may be written in {there}; name another folder")
+    if make:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(f"save_ckpt_dir: {folder}: cannot be made ({error.strerror}); name another folder") from error
 
 
 def prompt_file(preset: FinetunePreset, seed: int, captions: tuple[str, ...] = ()) -> PromptFile:

@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from lora_trainer.config.finetune import FinetunePreset
@@ -25,7 +24,13 @@ from lora_trainer.losses.hues import HUES
 from lora_trainer.models.checkpoint import Checkpoint
 from lora_trainer.models.fresh_description import trained_files
 from lora_trainer.models.weights_identity import weights_identity
-from lora_trainer.trainers.finetune_checks import base_model, finetune_problems, prompt_file
+from lora_trainer.trainers.finetune_checks import (
+    base_model,
+    check_model_folder,
+    finetune_problems,
+    first_average,
+    prompt_file,
+)
 from lora_trainer.trainers.finetune_export import AVERAGED, EveryDreamNames
 from lora_trainer.trainers.finetune_pictures import (
     FinetunePictures,
@@ -142,6 +147,15 @@ class FinetuneJob(Job):
         )
 
     @property
+    def average_warning(self) -> str:
+        """What to tell of an average that stays as it begins, or nothing."""
+        every = self.preset.ema_update_interval
+        if not self.preset.averages or every <= self.total_steps:
+            return ""
+        text = f"the average is never updated: ema_update_interval is {every}, and the run has {self.total_steps} steps"
+        return f"{text}; make it smaller"
+
+    @property
     def workers(self) -> int:
         return min(self.preset.max_data_loader_n_workers, os.cpu_count() or 1)
 
@@ -176,6 +190,8 @@ def inspect_finetune(loaded: Loaded, world: int, seed: int) -> FinetuneJob:
     pictures = attempt(lambda: finetune_pictures(preset, seed), problems)
     captions = tuple(item.caption.text for item in pictures.trained.items) if pictures else ()
     prompts = attempt(lambda: prompt_file(preset, seed, captions), problems)
+    attempt(lambda: check_model_folder(preset), problems)
+    attempt(lambda: first_average(preset), problems)
     if problems or checkpoint is None or pictures is None or prompts is None:
         raise Refusal(*problems)
     for text in prompts.notes:
@@ -195,6 +211,9 @@ def check_finetune(loaded: Loaded) -> None:
         attempt(lambda: base_model(preset), problems)
     attempt(lambda: prompt_file(preset, preset.seed), problems)
     attempt(lambda: find_items(preset), problems)
+    attempt(lambda: check_model_folder(preset), problems)
+    if not loaded.follows:
+        attempt(lambda: first_average(preset), problems)
     if problems:
         raise Refusal(*problems)
 
@@ -204,7 +223,7 @@ def _fingerprint(loaded: Loaded, job: FinetuneJob) -> dict[str, Any]:
     preset, trained = job.preset, job.pictures.trained
     facts = {key: value for key, value in loaded.steps_fingerprint().items() if key not in REPLACED}
     settings = json.dumps(items_fingerprint(trained.items)).encode()
-    average = preset.ema_resume_model
+    average = first_average(preset)
     return facts | {
         "seed": job.seed,
         "pictures per step": job.total_batch,
@@ -212,5 +231,5 @@ def _fingerprint(loaded: Loaded, job: FinetuneJob) -> dict[str, Any]:
         "settings of pictures": blake2b(settings, digest_size=8).hexdigest(),
         "base model": weights_identity(job.checkpoint.path),
         "epochs": preset.max_epochs if preset.rated_dataset else "any number",
-        "first average": weights_identity(Path(average)) if average else "the base model",
+        "first average": weights_identity(average) if average else "the base model",
     }

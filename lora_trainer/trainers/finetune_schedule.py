@@ -17,8 +17,12 @@ class FinetuneRates:
 
     def warnings(self, total_steps: int) -> list[str]:
         """What to tell before the run."""
-        curves = (("UNet", self.unet), ("text encoder", self.text_encoder))
-        return [f"{name}: {said}" for name, curve in curves if curve and (said := curve.warning(total_steps))]
+        curves = (("UNet", self.unet, ""), ("text encoder", self.text_encoder, "text_encoder_"))
+        return [
+            f"{name}: {said}"
+            for name, curve, prefix in curves
+            if curve and (said := curve.warning(total_steps, prefix))
+        ]
 
 
 def finetune_rates(preset: FinetunePreset, steps_per_epoch: int, pictures_per_step: int) -> FinetuneRates:

@@ -21,6 +21,7 @@ from lora_trainer.losses.latents import warmed_up
 from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.detect import detect
 from lora_trainer.models.latent_scale import latent_scale, normalise_latents
+from lora_trainer.trainers.finetune_checks import first_average
 from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
 from lora_trainer.trainers.finetune_job import FinetuneJob
 from lora_trainer.trainers.finetune_optimization import UNET, finetune_optimizer, spoken_rate
@@ -146,6 +147,8 @@ def build_vae(job: FinetuneJob, processes: Processes, precision: Precision, dry:
         log.info("%s", line)
     if warning := curve.warning(job.total_steps):
         log.warning("VAE: %s", warning)
+    if job.average_warning:
+        log.warning("%s", job.average_warning)
     files, schedule_folder = model_files(preset, job.checkpoint), folder if preset.write_schedule and writes else None
     return VaeTrainer(job, base, [phase], data, pictures, curve, files, _average(job, phase), schedule_folder)
 
@@ -228,8 +231,8 @@ def _average(job: FinetuneJob, phase: Phase) -> Ema | None:
     if not preset.averages:
         return None
     ema = Ema(phase.module, preset.ema_decay(job.total_steps), only=phase.weights, device=preset.ema_place)
-    if preset.ema_resume_model:
-        other = load_base_model(replace(detect(Path(preset.ema_resume_model)), prediction=job.checkpoint.prediction))
+    if (path := first_average(preset)) is not None:
+        other = load_base_model(replace(detect(path), prediction=job.checkpoint.prediction))
         named = {f"vae.{name}": weight for name, weight in other.vae.named_parameters()}
-        ema.begin_with({name: named[name] for name in phase.weights if name in named}, preset.ema_resume_model)
+        ema.begin_with({name: named[name] for name in phase.weights if name in named}, str(path))
     return ema

@@ -104,7 +104,8 @@ def test_what_cannot_be_is_refused_at_its_place(load: Load, keys: dict[str, Any]
         ({"cache_latents": True, "crop_jitter": 0.01}, {"crop_jitter"}),
         ({"no_save_ckpt": True, "save_ckpt_dir": "x", "save_full_precision": True},
          {"save_ckpt_dir"}),
-        ({"scale_lr": True, "optimizer": "Prodigy"}, {"scale_lr"}),
+        ({"scale_lr": True, "optimizer": "Prodigy", "text_encoder_lr_scale": 0.5},
+         {"scale_lr", "text_encoder_lr_scale"}),
         ({"scale_lr": True, "optimizer": "Prodigy", "text_encoder_optimizer": "AdamW"}, set()),
         (
             {

@@ -42,6 +42,10 @@ def test_a_rate_that_ends_before_the_run_is_told() -> None:
     assert rate_curve("cosine", 1e-6, 100, 0, 100).warning(100) == ""
     assert rate_curve("cosine", 1e-6, 100).warning(100) == ""
     assert rate_curve("constant", 1e-6, 100, 0, 10).warning(100) == ""
+    assert rate_curve("cosine", 1e-6, 100, 100, 500).warning(100, "text_encoder_") == (
+        "the rate still rises when the run ends, in step 100 of 100 of its warm-up; "
+        "make text_encoder_lr_warmup_steps smaller"
+    )
     assert rate_curve("cosine", 1e-6, 100, 0, 50).warning(100) == (
         "the rate comes down to 0 in step 50 of 100 and rises again; set lr_decay_steps to 100 or more"
     )

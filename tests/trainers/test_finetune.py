@@ -324,11 +324,13 @@ def test_an_average_of_bf16_weights_is_written_as_fine_as_it_is(write_finetune: 
 def test_rates_and_where_they_come_from_are_told(
     write_finetune: Write, train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    preset = write_finetune(lr=2e-6, scale_lr=True, lr_scheduler="cosine", lr_decay_steps=3, text_encoder_lr=1e-6)
+    keys = {"lr": 2e-6, "scale_lr": True, "lr_scheduler": "cosine", "lr_decay_steps": 3, "text_encoder_lr": 1e-6}
+    preset = write_finetune(**keys, ema_decay_rate=0.9)
     assert train(preset, "--dry-run") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "UNet: AdamW, learning rate 2.93e-06 (lr 2e-06, scaled by 2 ** 0.55), cosine over 3 steps" in said
     assert "text encoder: AdamW, learning rate 1.46e-06 (text_encoder_lr 1e-06, scaled by 2 ** 0.55)" in said
+    assert "the average is never updated: ema_update_interval is 500, and the run has 4 steps; make it smaller" in said
     assert "would fit cards of 8 GiB and more" in said
     assert "GiB for each model that is saved" in said
     assert "UNet: the rate comes down to 0 in step 3 of 4 and rises again; set lr_decay_steps to 4 or more" in said

@@ -13,7 +13,13 @@ import pytest
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.reader import Loaded, load_preset
 from lora_trainer.errors import Refusal
-from lora_trainer.trainers.finetune_checks import base_model_path, finetune_problems, prompt_file
+from lora_trainer.trainers.finetune_checks import (
+    base_model_path,
+    check_model_folder,
+    finetune_problems,
+    first_average,
+    prompt_file,
+)
 
 Load = Callable[..., Loaded]
 
@@ -83,3 +89,29 @@ def test_of_the_folder_of_a_run_the_newest_model_is_taken(tmp_path: Path) -> Non
         index.write_text("{}", encoding="utf-8")
         os.utime(index, (1000 + number, 1000 + number))
     assert base_model_path(preset(resume_ckpt=str(run))) == run / "ckpts" / "last-a-ep02-gs00002"
+
+
+def test_the_first_average_is_named_or_found(tmp_path: Path) -> None:
+    assert first_average(preset(ema_resume_model="x")) is None
+    with pytest.raises(Refusal, match=r"ema_resume_model: no: there is no such file"):
+        first_average(preset(ema_decay_rate=0.9, ema_resume_model="no"))
+    keys = {"ema_decay_rate": 0.9, "ema_resume_model": "findlast", "logdir": str(tmp_path)}
+    with pytest.raises(Refusal, match=r"ema_resume_model: there is no diffusers folder \*_ema below"):
+        first_average(preset(**keys))
+    for name in ("a", "a_ema", "b"):
+        (tmp_path / "old" / name).mkdir(parents=True)
+        (tmp_path / "old" / name / "model_index.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(Refusal, match=r"ema_resume_model: .*a_ema.*: "):
+        first_average(preset(**keys))
+
+
+def test_a_folder_that_cannot_be_written_is_known_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(Refusal, match=r"save_ckpt_dir: .*file.sub: .*file is no folder; name another one"):
+        check_model_folder(preset(save_ckpt_dir=str(tmp_path / "file" / "sub")))
+    check_model_folder(preset(save_ckpt_dir=str(tmp_path / "file"), no_save_ckpt=True))
+    wanted = tmp_path / "a" / "b"
+    check_model_folder(preset(save_ckpt_dir=str(wanted)))
+    assert not wanted.exists()
+    check_model_folder(preset(save_ckpt_dir=str(wanted)), make=True)
+    assert wanted.is_dir()

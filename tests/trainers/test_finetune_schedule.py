@@ -34,7 +34,7 @@ def test_the_text_encoder_follows_the_unet_unless_it_says_otherwise() -> None:
     assert rates.text_encoder.at(45) == pytest.approx(0.5e-7)
     assert rates.warnings(100) == [
         "text encoder: the rate comes down to 0 in step 90 of 100 and nothing is learnt after it; "
-        "set lr_decay_steps to 100 or more"
+        "set text_encoder_lr_decay_steps to 100 or more"
     ]
 
 
