@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.losses.multilevel import heads_discriminator_loss, heads_generator_loss, heads_r1, mean_logit
+from lora_trainer.models.restoration.heads import build_heads
 
 
 def logits() -> list[Tensor]:
@@ -60,3 +61,16 @@ def test_r1_of_linear_heads_is_their_squared_weights() -> None:
     penalty.sum().backward()
     assert weight.grad is not None
     assert weight.grad.tolist() == [3.0, -1.0]  # gamma * weight for each of two samples
+
+
+def test_r1_trains_the_heads_and_not_the_features() -> None:
+    heads = build_heads((3, 4, 5, 6), seed=0, hidden=8)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 3, 16, 16), (2, 4, 8, 8), (2, 5, 4, 4), (2, 6)]
+    features = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    penalty = heads_r1(heads(features), features, gamma=10.0)
+    assert penalty.shape == (2,)
+    assert float(penalty.min()) > 0
+    penalty.sum().backward()
+    trained = {name for name, weight in heads.named_parameters() if weight.grad is not None and weight.grad.any()}
+    assert trained >= {name for name, _ in heads.named_parameters() if name.endswith("original")}

@@ -73,6 +73,11 @@ def read_restorer(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors as diffusers' `load_lora_weights` and `adapter_file.py` name them, for export to other tools."""
+    return {f"unet.{name.replace(f'.{ADAPTER}.', '.')}": tensor for name, tensor in state.items()}
+
+
 def modules_and_rank(path: Path, state: Mapping[str, Tensor]) -> tuple[tuple[str, ...], int]:
     """The paths of the layers that a file covers and its rank, to build the LoRA that it fits. Raises Refusal."""
     paths = [name.removesuffix(f".{DOWN}") for name in state if name.endswith(f".{DOWN}")]

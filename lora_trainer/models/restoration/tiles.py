@@ -100,7 +100,7 @@ def in_tiles(network: Network, image: Tensor, tiling: Tiling, scale: Fraction | 
         made = network(torch.cat([image[..., top : top + tile_h, left : left + tile_w] for top, left in group]))
         if total is None:
             dtype, total = made.dtype, made.new_zeros(len(image), made.shape[1], *covered.shape, dtype=torch.float32)
-        for (top, left), tile in zip(group, made.split(len(image)), strict=True):
+        for (top, left), tile in zip(group, made.chunk(len(group)), strict=True):
             rows, columns = (_span(start, side, ratio) for start, side in ((top, tile_h), (left, tile_w)))
             total[..., rows, columns] += tile.float() * weights
             covered[rows, columns] += weights

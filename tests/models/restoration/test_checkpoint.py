@@ -10,13 +10,17 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.adapter_convert import to_diffusers, to_kohya
+from lora_trainer.models.adapter_file import read_adapter_file
 from lora_trainer.models.materialise import build_unet
 from lora_trainer.models.restoration.checkpoint import (
     AVERAGED,
     PLAIN,
+    diffusers_names,
     load_restorer,
     lora_parameters,
     lora_state,
@@ -137,6 +141,19 @@ def test_copies_stay_when_training_goes_on() -> None:
     with torch.no_grad():
         lora_parameters(unet)["conv_out.lora_A.default.weight"].add_(1)
     assert torch.equal(state["conv_out.lora_A.default.weight"], before)
+
+
+def test_other_tools_get_every_layer_under_their_names(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        unet = build_unet(tiny_configs("sd21")["unet"])
+    add_restoration_lora(unet, lora_paths(unet, MODULES, "lora_modules"), 2, seed=0)
+    state = {name: torch.zeros(weight.shape) for name, weight in lora_parameters(unet).items()}
+    save_file(diffusers_names(state), tmp_path / "lora.safetensors")
+    file = read_adapter_file(tmp_path / "lora.safetensors")
+    assert set(to_diffusers(file, "sd21")[0]) == set(diffusers_names(state))
+    layers, _ = to_kohya(file, "sd21")
+    assert len(layers) == len(lora_paths(bare_unet(), MODULES, "lora_modules")) == 257
+    assert {"lora_unet_conv_out", "lora_unet_down_blocks_0_resnets_0_conv1"} <= layers.keys()
 
 
 def test_a_file_of_another_rank_says_which(unet: UNet2DConditionModel) -> None:
