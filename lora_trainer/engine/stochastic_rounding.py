@@ -72,7 +72,7 @@ def step_rounded(
 ) -> None:
     """The step of an optimizer over bf16 weights. One that is joined of several holds float32 copies of the weights of
     one at a time. `found_inf` is for optimizers that skip by themselves."""
-    names = {weight: name for name, weight in weights.items()}
+    names: dict[Tensor, str] = {weight: name for name, weight in weights.items()}
     for part in single_optimizers(optimizer):
         if found_inf is not None:
             part.grad_scale, part.found_inf = None, found_inf  # type: ignore[attr-defined]
