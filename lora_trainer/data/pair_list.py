@@ -43,9 +43,14 @@ class ListedPair:
     place: str
 
 
-def read_pair_list(path: Path, columns: Columns | None = None) -> list[ListedPair]:
-    """The rows in their order; no picture is opened. Raises Refusal that names every row with something wrong."""
-    columns = columns or Columns()
+def read_pair_list(
+    path: Path, columns: Columns | None = None, *, root: Path | None = None, paired: bool = True
+) -> list[ListedPair]:
+    """The rows in their order; no picture is opened. Raises Refusal that names every row with something wrong.
+
+    Relative paths start from `root`, else from the list's folder. Not `paired`, the degraded pictures are passed over.
+    """
+    columns, root = columns or Columns(), path.parent if root is None else root
     if path.suffix.lower() not in ENDINGS:
         raise Refusal(f"{path}: the name of a list of pairs ends in {' or '.join(ENDINGS)}")
     try:
@@ -55,7 +60,7 @@ def read_pair_list(path: Path, columns: Columns | None = None) -> list[ListedPai
     names, rows = (_of_parquet if path.suffix.lower() == PARQUET else _of_csv)(path, data, columns)
     _refuse_columns(path, names, columns)
     problems: list[str] = []
-    found = [_listed(path, place, row, columns, columns.lq in names, problems) for place, row in rows]
+    found = [_listed(root, place, row, columns, paired and columns.lq in names, problems) for place, row in rows]
     if problems:
         raise Refusal(*problems)
     if not found:
@@ -143,7 +148,7 @@ def _refuse_columns(path: Path, names: Sequence[str], columns: Columns) -> None:
 
 
 def _listed(
-    path: Path, place: str, row: Mapping[Any, Any], columns: Columns, paired: bool, problems: list[str]
+    root: Path, place: str, row: Mapping[Any, Any], columns: Columns, paired: bool, problems: list[str]
 ) -> ListedPair:
     if None in row:
         problems.append(f"{place}: more fields than columns; put what has a comma in it into double quotes")
@@ -155,8 +160,8 @@ def _listed(
         texts[key] = value.strip() if isinstance(value, str) else ""
     needed = {"gt": columns.gt, **({"lq": columns.lq} if paired else {})}
     problems += [f"{place}: {name} is empty" for key, name in needed.items() if not texts[key]]
-    lq = _file(path.parent, texts["lq"]) if paired else None
-    return ListedPair(lq, _file(path.parent, texts["gt"]), texts["prompt"], texts["kind"], place)
+    lq = _file(root, texts["lq"]) if paired else None
+    return ListedPair(lq, _file(root, texts["gt"]), texts["prompt"], texts["kind"], place)
 
 
 def _file(folder: Path, text: str) -> Path:

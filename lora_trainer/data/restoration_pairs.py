@@ -21,9 +21,11 @@ from lora_trainer.errors import Refusal
 class RestorationSources:
     """Where the pictures are. What is given may be mixed, but all have a degraded partner, or none.
 
-    `folders` hold `<type>/LQ` and `<type>/GT`, of which `kinds` are taken, or all; `lists` are CSV or parquet files;
-    `originals` are folders of clean pictures. `prompt` goes with each picture to which no list gives one, or, with
-    `name_is_prompt`, its file name does. With `cache_gib`, decoded pictures are kept for `pair_store`.
+    `folders` hold `<type>/LQ` and `<type>/GT`, of which `kinds` are taken, or all. `lists` are CSV or parquet files;
+    what is relative in them starts from `list_root`, else from their folder, and with `clean_only` their degraded
+    pictures are passed over. `originals` are folders of clean pictures. `prompt` goes with each picture to which no
+    list gives one, or, with `name_is_prompt`, its file name does. With `cache_gib`, decoded pictures are kept for
+    `pair_store`.
     """
 
     folders: Sequence[str] = ()
@@ -31,6 +33,8 @@ class RestorationSources:
     originals: Sequence[str] = ()
     kinds: Sequence[str] = ()
     columns: Columns = field(default_factory=Columns)
+    list_root: str = ""
+    clean_only: bool = False
     prompt: str = ""
     name_is_prompt: bool = False
     enlarge: int = 1
@@ -51,13 +55,13 @@ class RestorationSet:
     def paired(self) -> bool:
         return self.pairs[0].lq is not None
 
-    def first_of_each_kind(self, count: int | None) -> list[int]:
-        """The numbers of so many pictures of each type, or of all of them, in their order."""
+    def first_of_each_kind(self, count: int) -> list[int]:
+        """The numbers of so many pictures of each type, in their order; 0 is all."""
         taken: dict[str, int] = {}
         chosen = []
         for item, kind in enumerate(self.kinds):
             taken[kind] = taken.get(kind, 0) + 1
-            if count is None or taken[kind] <= count:
+            if not count or taken[kind] <= count:
                 chosen.append(item)
         return chosen
 
@@ -82,7 +86,8 @@ class _Found:
 def survey_restoration(sources: RestorationSources) -> RestorationSet:
     """Find, match and decode every picture. Raises Refusal that names each file that cannot be used (the first 20)."""
     problems: list[str] = []
-    found = _all_found(sources, problems)
+    notes: list[str] = []
+    found = _all_found(sources, problems, notes)
     if len({each.lq is None for each in found}) > 1:
         raise Refusal(
             "some pictures have a degraded partner and some have none: "
@@ -94,17 +99,17 @@ def survey_restoration(sources: RestorationSources) -> RestorationSet:
     settings = PairSettings((), enlarge=sources.enlarge, cache_gib=sources.cache_gib, cache_folder=sources.cache_folder)
     examined = examine_pairs(pairs, problems, settings, _misfits)
     prompts = tuple(_prompt(each, sources) for each in found)
-    return RestorationSet(examined.pairs, prompts, tuple(each.kind for each in found), examined.notes)
+    return RestorationSet(examined.pairs, prompts, tuple(each.kind for each in found), (*notes, *examined.notes))
 
 
-def _all_found(sources: RestorationSources, problems: list[str]) -> list[_Found]:
+def _all_found(sources: RestorationSources, problems: list[str], notes: list[str]) -> list[_Found]:
     found: list[_Found] = []
     for root in sources.folders:
         here = pairs_in_folders(Path(root), sources.kinds, problems)
         found += [_Found(each.name, each.kind, each.lq, each.gt, None) for each in here]
     for name in sources.lists:
         try:
-            found += _listed(Path(name), sources.columns, problems)
+            found += _listed(Path(name), sources, problems, notes)
         except Refusal as refusal:
             problems += refusal.problems
     for root in sources.originals:
@@ -117,17 +122,21 @@ def _all_found(sources: RestorationSources, problems: list[str]) -> list[_Found]
     return found
 
 
-def _listed(path: Path, columns: Columns, problems: list[str]) -> Iterable[_Found]:
+def _listed(path: Path, sources: RestorationSources, problems: list[str], notes: list[str]) -> Iterable[_Found]:
     """The rows of a list whose files are there."""
-    for row in read_pair_list(path, columns):
+    root = Path(sources.list_root or path.parent)
+    rows = read_pair_list(path, sources.columns, root=root, paired=not sources.clean_only)
+    if not any(row.prompt for row in rows):
+        notes.append(f"{path}: has no prompts in a column {sources.columns.prompt}")
+    for row in rows:
         gone = [file for file in (row.lq, row.gt) if file is not None and not file.is_file()]
         problems += [f"{row.place}: there is no file {file}" for file in gone]
         if not gone:
-            yield _Found(_name(row.gt, path.parent), row.kind, row.lq, row.gt, row.prompt or None)
+            yield _Found(_name(row.gt, root), row.kind, row.lq, row.gt, row.prompt or None)
 
 
 def _name(file: Path, folder: Path) -> str:
-    """The place below the list's folder without ending, or the name alone of a file that lies elsewhere."""
+    """The place below the folder without ending, or the name alone of a file that lies elsewhere."""
     below = file.relative_to(folder) if file.is_relative_to(folder) else Path(file.name)
     return (Path(file.name) if ".." in below.parts else below).with_suffix("").as_posix()
 

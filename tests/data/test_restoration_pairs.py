@@ -60,7 +60,7 @@ def test_folders_by_type(root: Path) -> None:
     assert (found.kinds, found.prompts) == (("Blur", "Rain", "Rain"), ("sharp",) * 3)
     assert found.paired
     assert found.first_of_each_kind(1) == [0, 1]
-    assert found.first_of_each_kind(None) == [0, 1, 2]
+    assert found.first_of_each_kind(0) == [0, 1, 2]
 
 
 def test_some_types_only_in_the_order_given(root: Path) -> None:
@@ -91,6 +91,18 @@ def test_a_list_has_its_prompts_and_the_others_the_common_one(root: Path, draw: 
     assert survey_restoration(sources(root, lists=[str(path)])).kinds == ("Blur", "Rain", "Rain", "Wet", "")
     named = survey_restoration(sources(root, name_is_prompt=True, lists=[str(path)]))
     assert named.prompts == ("x y", "a", "b", "a dog", "a")
+
+
+def test_a_list_whose_paths_start_elsewhere_and_whose_degraded_pictures_are_passed_over(root: Path) -> None:
+    path = root.parent / "list.csv"
+    write_pair_list(path, [("gone.png", "GT/b.png", "", "Rain")])
+    asked = RestorationSources(lists=[str(path)], list_root=str(root / "Rain"), clean_only=True, prompt="sharp")
+    found = survey_restoration(asked)
+    assert [(pair.name, pair.lq) for pair in found.pairs] == [("GT/b", None)]
+    assert (found.kinds, found.prompts) == (("Rain",), ("sharp",))
+    assert found.notes == (f"{path}: has no prompts in a column prompt",)
+    with pytest.raises(Refusal, match=r"list.csv:2: there is no file .*Rain.gone.png"):
+        survey_restoration(replace(asked, clean_only=False))
 
 
 def test_originals_alone(root: Path) -> None:
