@@ -36,9 +36,8 @@ class RestorationPreset(
 
     @property
     def loss_stages(self) -> tuple[Stage, ...]:
-        """The weights and when they begin to hold, from step 0 to the end of the training."""
-        changes = [change for change in self.lambda_schedule if change["step"] < self.max_train_steps]
-        return stages_of(self.first_lambdas, changes)
+        """The weights and when they begin to hold, from step 0 on, even after max_train_steps: that may change."""
+        return stages_of(self.first_lambdas, self.lambda_schedule)
 
     def lambdas_at(self, done: int) -> Lambdas:
         """The weights of the step that follows `done` finished ones."""

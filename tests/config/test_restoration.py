@@ -81,7 +81,7 @@ def test_what_stands_at_the_top_wins_over_a_section(tmp_path: Path) -> None:
     assert (preset_of(loaded).num_samples_per_type, preset_of(loaded).batch_size) == (30, 2)
     loaded = load_written(tmp_path / "a.json", GUIDE, "data_config.train.batch_size=8", "report_to=wandb", "model_t=9")
     assert (preset_of(loaded).batch_size, preset_of(loaded).log_with, preset_of(loaded).model_t) == (8, "wandb", 9)
-    loaded = load_written(tmp_path / "a.json", {**GUIDE, "log_with": "tensorboard"})
+    loaded = load_written(tmp_path / "a.json", {"log_with": "tensorboard", **GUIDE})
     assert preset_of(loaded).log_with == "tensorboard"
 
 
@@ -173,7 +173,7 @@ def test_weights_change_when_so_many_steps_are_done(tmp_path: Path) -> None:
     first, second = Lambdas(3, 3, 2, 0, 0.2), Lambdas(2, 2, 3, 1, 0.3)
     assert [preset.lambdas_at(done) for done in (0, 9999, 10000, 19999)] == [first, first, second, second]
     assert preset.lambdas_at(20000) == preset.lambdas_at(49999) == Lambdas(2, 2, 3, 1, 0)
-    assert [stage.step for stage in preset.loss_stages] == [0, 10000, 20000]
+    assert [stage.step for stage in preset.loss_stages] == [0, 10000, 20000, 90000]
     assert loaded.notes == ("lambda_schedule: the training ends at step 50000, before the change at step 90000",)
     assert loaded.steps_fingerprint()["lambda_schedule"] == [
         schedule[0], {"step": 20000, "lambda_gan": 0}, {"step": 90000, "lambda_l2": 9},
