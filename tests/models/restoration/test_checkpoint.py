@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lora_trainer.config.restoration_model import LORA_MODULES as MODULES
 from lora_trainer.errors import Refusal
 from lora_trainer.models.adapter_convert import to_diffusers, to_kohya
 from lora_trainer.models.adapter_file import read_adapter_file
@@ -31,10 +32,6 @@ from lora_trainer.models.restoration.checkpoint import (
 from lora_trainer.models.restoration.lora import add_restoration_lora, lora_paths
 from lora_trainer.models.tiny_models import tiny_configs
 
-MODULES = (
-    "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_shortcut", "conv_out", "proj_in", "proj_out",
-    "ff.net.2", "ff.net.0.proj",
-)  # fmt: skip
 FEW = ("to_q", "conv_out")
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lora_trainer.config.restoration_model import LORA_MODULES as MODULES
 from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import published_configs
 from lora_trainer.models.materialise import build_unet
 from lora_trainer.models.restoration.checkpoint import lora_parameters
 from lora_trainer.models.restoration.lora import add_restoration_lora, lora_paths
 from lora_trainer.models.tiny_models import tiny_configs
-
-MODULES = (
-    "to_k", "to_q", "to_v", "to_out.0", "conv", "conv1", "conv2", "conv_shortcut", "conv_out", "proj_in", "proj_out",
-    "ff.net.2", "ff.net.0.proj",
-)  # fmt: skip
 
 
 def test_the_published_layers_and_weights_at_rank_256() -> None:
