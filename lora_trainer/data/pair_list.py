@@ -97,27 +97,30 @@ def _of_csv(path: Path, data: bytes, columns: Columns) -> tuple[Sequence[str], I
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise Refusal(f"{path}:{line}: the list of pairs is not UTF-8; save it as CSV UTF-8") from error
-    header = text.partition("\n")[0]
-    fits = (mark for mark in DELIMITERS if columns.gt in next(csv.reader([header], delimiter=mark), []))
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=next(fits, ","))
+    header = io.StringIO(text, newline="").readline().rstrip("\r\n")
+    line = 1
     try:
-        names = list(reader.fieldnames or [])
-        rows = [(f"{path}:{reader.line_num}", row) for row in reader]
+        fits = (mark for mark in DELIMITERS if columns.gt in next(csv.reader([header], delimiter=mark), []))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=next(fits, ","))
+        names, rows = list(reader.fieldnames or []), []
+        for row in reader:
+            line = reader.line_num
+            rows.append((f"{path}:{line}", row))
     except csv.Error as error:
-        raise Refusal(f"{path}:{reader.line_num}: the list of pairs is no CSV ({error})") from error
+        raise Refusal(f"{path}:{line}: the list of pairs is no CSV from here on ({error})") from error
     return names, iter(rows)
 
 
 def _of_parquet(
     path: Path, data: bytes, columns: Columns
 ) -> tuple[Sequence[str], Iterator[tuple[str, Mapping[str, Any]]]]:
-    arrow, parquet = _arrow(path)
+    _, parquet = _arrow(path)
     try:
         table = parquet.ParquetFile(io.BytesIO(data))
         names = list(table.schema_arrow.names)
         wanted = [name for name in vars(columns).values() if name in names]
         rows = table.read(columns=wanted).to_pylist()
-    except (arrow.ArrowException, OSError) as error:
+    except Exception as error:  # damage shows as a dozen kinds, not all of them of pyarrow
         raise Refusal(f"{path}: the list of pairs is no parquet file, or a damaged one ({error})") from error
     return names, ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
 

@@ -37,4 +37,5 @@ def smeared(image: Tensor, kernel: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     size = [next_fast_len(side, real=True) for side in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, s=size) * torch.fft.rfft2(kernel, s=size)
-    return torch.fft.irfft2(spectrum, s=size)[..., 2 * pad : 2 * pad + height, 2 * pad : 2 * pad + width]
+    spread: Tensor = torch.fft.irfft2(spectrum, s=size)[..., 2 * pad : 2 * pad + height, 2 * pad : 2 * pad + width]
+    return spread

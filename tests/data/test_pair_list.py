@@ -52,6 +52,12 @@ def test_what_spreadsheets_write(tmp_path: Path, mark: str) -> None:
     assert (row.lq, row.gt, row.prompt, row.kind) == (tmp_path / "a, b;\t.png", Path("/gt/a.png"), "one\ntwo", "")
 
 
+def test_lines_may_end_as_anywhere(tmp_path: Path) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        (row,) = read_pair_list(written(tmp_path, f"gt_path{end}a.png{end}{end}"))
+        assert row.gt == tmp_path / "a.png"
+
+
 def test_columns_may_have_other_names_and_partners_may_be_missing(tmp_path: Path) -> None:
     path = written(tmp_path, "image,text\na.png,hello\n")
     (row,) = read_pair_list(path, Columns(gt="image", prompt="text"))
@@ -101,6 +107,13 @@ def test_files_that_are_no_lists(tmp_path: Path) -> None:
         write_pair_list(tmp_path / "liste.txt", ROWS)
     with pytest.raises(Refusal, match=r"no.csv: the list of pairs cannot be read \(No such file or directory\)"):
         read_pair_list(tmp_path / "no.csv")
+
+
+def test_a_quote_that_never_ends(tmp_path: Path) -> None:
+    with pytest.raises(
+        Refusal, match=r"csv:2: the list of pairs is no CSV from here on \(field larger than field limit"
+    ):
+        read_pair_list(written(tmp_path, 'lq_path,gt_path\na,b\n"c,d\n' + "e,f\n" * 40000))
 
 
 def test_a_damaged_parquet_list(tmp_path: Path) -> None:

@@ -54,7 +54,18 @@ def test_ssim_is_of_the_rounded_luma() -> None:
     assert ssim_y(target, target).tolist() == pytest.approx([1] * 3)
 
 
-def test_both_equal_pyiqa() -> None:
+def test_both_have_the_values_of_pyiqa() -> None:
+    """Noted from pyiqa 0.1.16, with test_y_channel and the colour space ycbcr."""
+    rows = torch.arange(40, dtype=torch.float64).view(1, 1, -1, 1)
+    columns = torch.arange(56, dtype=torch.float64).view(1, 1, 1, -1)
+    channels = torch.arange(1, 4, dtype=torch.float64).view(1, 3, 1, 1)
+    target = 0.5 + 0.5 * torch.sin(0.11 * channels * rows + 0.07 * columns**2 / 56 * channels)
+    image = (target + 0.2 * torch.sin(1.3 * rows * channels + 0.9 * columns)).clamp(0, 1)
+    assert psnr_y(image, target).item() == pytest.approx(22.782727100009772, rel=1e-6)
+    assert ssim_y(image, target).item() == pytest.approx(0.48303020760034054, rel=1e-6)
+
+
+def test_both_equal_an_installed_pyiqa() -> None:
     archs = pytest.importorskip("pyiqa.archs.psnr_arch")
     from pyiqa.archs.ssim_arch import SSIM
 
