@@ -22,9 +22,7 @@ def heads_generator_loss(fake_logits: Sequence[Tensor], real_label: float = REAL
     return torch.stack([generator_loss(KIND, logits, real_label) for logits in fake_logits]).sum(0)
 
 
-def heads_discriminator_loss(
-    logits: Sequence[Tensor], is_real: bool, real_label: float = REAL_LABEL
-) -> Tensor:  # fmt: skip
+def heads_discriminator_loss(logits: Sequence[Tensor], is_real: bool, real_label: float = REAL_LABEL) -> Tensor:
     """(b,) the same for real pictures with the label `real_label`, for fakes with 0; both sides are to be added."""
     sides = [discriminator_loss(KIND, each, is_real, real_label=real_label) for each in logits]
     return torch.stack(sides).sum(0)

@@ -76,7 +76,7 @@ def tile_weights(height: int, width: int, window: str = CENTRED) -> Tensor:
 
 
 def in_tiles(network: Network, image: Tensor, tiling: Tiling, scale: Fraction | int = 1, at_once: int = 1) -> Tensor:
-    """(b, c, h, w) -> (b, c', h * scale, w * scale), as wide as what the network makes of each tile.
+    """(b, c, h, w) -> (b, c', h * scale, w * scale), in the network's own channels and type.
 
     Results are averaged with the weights of `tile_weights`, so that each pixel's add up to 1 and a network that gives
     the same everywhere gives the same here. `at_once` tiles go through the network together. Starts, and with a scale
