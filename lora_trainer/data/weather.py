@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from lora_trainer.data.camera_faults import between
 from lora_trainer.data.strokes import smeared, stroke
 
-BETA = (1.4, 2.6)  # at full strength
+BETA = (1.2, 2.2)  # at full strength
 AIRLIGHT = (0.75, 0.95)
 NEAREST, WAVES = 0.25, 0.35  # the depth at the bottom, of 1 at the top, and how far clouds change it
 CLOUD_CELLS = 4
