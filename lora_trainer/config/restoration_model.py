@@ -24,7 +24,8 @@ class Base:
 
     base_model_path: PathText = setting(
         "",
-        "A diffusers folder of Stable Diffusion 2.1-base. stand-in is a tiny network of ours that has learnt nothing.",
+        "A diffusers folder of Stable Diffusion 2.1-base, or its name on the hub. stand-in is a tiny network of ours "
+        "that has learnt nothing.",
         required=True,
         example="models/stable-diffusion-2-1-base",
     )
