@@ -11,6 +11,7 @@ import torch
 
 from lora_trainer import atomic
 from lora_trainer.config.finetune import FinetunePreset
+from lora_trainer.engine.cadence import Length
 from lora_trainer.engine.kept_files import Names
 from lora_trainer.models.base_file import write_base_file
 from lora_trainer.models.base_folder import save_folder
@@ -27,15 +28,17 @@ SCHEDULER = "DDIMScheduler"  # for models whose published one knows no rescaled 
 
 @dataclass(frozen=True)
 class EveryDreamNames(Names):
-    """`last-myproj-ep03-gs00120`: after three epochs and 120 steps."""
+    """`last-myproj-ep03-gs00120`: after three whole epochs and 120 steps."""
 
+    length: Length
     prepend_last: bool = True
 
     def after_epoch(self, name: str, epoch: int, done: int) -> str:
-        return f"{name}-ep{epoch:02d}-gs{done:05d}"
+        whole = epoch if self.length.ends_epoch(done) else epoch - 1
+        return f"{name}-ep{whole:02d}-gs{done:05d}"
 
     def after_step(self, name: str, epoch: int, done: int) -> str:
-        return self.after_epoch(name, epoch - 1, done)
+        return self.after_epoch(name, epoch, done)
 
     def at_end(self, name: str, epoch: int, done: int) -> str:
         return f"{'last-' if self.prepend_last else ''}{self.after_epoch(name, epoch, done)}"

@@ -16,7 +16,7 @@ from lora_trainer.config.reader import Loaded
 from lora_trainer.data.everydream.epochs import EpochPlan
 from lora_trainer.data.everydream.pictures import items_fingerprint
 from lora_trainer.data.survey import data_fingerprint
-from lora_trainer.engine.cadence import NEVER, Cadence
+from lora_trainer.engine.cadence import NEVER, Cadence, Length
 from lora_trainer.engine.kept_files import Names
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
@@ -97,7 +97,8 @@ class FinetuneJob(Job):
 
     @property
     def names(self) -> Names:
-        return EveryDreamNames(prepend_last=not self.preset.no_prepend_last)
+        length = Length(self.total_steps, self.steps_per_epoch, self.epoch_ends)
+        return EveryDreamNames(length, prepend_last=not self.preset.no_prepend_last)
 
     @property
     def previews(self) -> Cadence:

@@ -215,7 +215,7 @@ def test_models_are_named_by_what_happened(
     assert process.returncode == 130
     folders = {path.name for path in (out / "ckpts").iterdir()}
     done = json.loads((out / "status.json").read_text(encoding="utf-8"))["step"]
-    whole = (done - 1) // 2
+    whole = done // 2
     assert f"interrupted-tiny-ep{whole:02d}-gs{done:05d}" in folders
     assert "tiny-ep01-gs00002" not in folders
     assert {"tiny-ep02-gs00004", "tiny-ep03-gs00006"} <= folders
@@ -282,7 +282,7 @@ def test_the_clock_saves_models_too(
     assert train(write_finetune(ckpt_every_n_minutes=2)) == 0
     names = sorted(path.name for path in out.glob("*.safetensors"))
     assert names == ["last-tiny-ep02-gs00004.safetensors", *(
-        f"tiny-ep0{epoch}-gs0000{done}.safetensors" for epoch, done in ((0, 1), (0, 2), (1, 3))
+        f"tiny-ep0{epoch}-gs0000{done}.safetensors" for epoch, done in ((0, 1), (1, 2), (1, 3))
     )]  # fmt: skip
 
 
