@@ -38,6 +38,7 @@ lint: install  ## style and types
 
 bench: install  ## measure a training against a plain loop
 	$(BIN)/python -m tools.bench
+	$(BIN)/python -m tools.bench_gan
 
 docs: install  ## write the preset reference and the JSON Schemas anew
 	$(BIN)/python -m tools.make_docs
