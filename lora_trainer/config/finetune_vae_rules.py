@@ -25,12 +25,18 @@ LOSSES = ("vae_l1_weight", "vae_mse_weight", "vae_gradient_weight", "vae_pooled_
 OF_LATENTS = ("vae_kl_weight", "vae_kl_warmup_steps", "vae_unit_latents")
 
 
+def unread_keys(preset: FinetunePreset) -> tuple[str, ...]:
+    """Those that have nothing to say of what is trained."""
+    if preset.train_vae:
+        return OF_UNET_AND_TEXTS
+    return tuple(each.name for each in fields(VaeTraining) if each.name != "train_vae")
+
+
 def vae(preset: FinetunePreset) -> Iterator[Finding]:
+    why = "the VAE alone is trained" if preset.train_vae else "train_vae is off"
+    yield from _idle(preset, why, unread_keys(preset))
     if not preset.train_vae:
-        keys = [each.name for each in fields(VaeTraining) if each.name != "train_vae"]
-        yield from _idle(preset, "train_vae is off", keys)
         return
-    yield from _idle(preset, "the VAE alone is trained", OF_UNET_AND_TEXTS)
     if not any(getattr(preset, key) for key in LOSSES):
         yield error(f"0 leaves nothing to learn, as do {', '.join(LOSSES[1:])}; give one of them a weight", *LOSSES)
     if preset.mixed_precision == "fp16" and not preset.disable_amp:
@@ -41,7 +47,7 @@ def vae(preset: FinetunePreset) -> Iterator[Finding]:
         yield from _idle(preset, "vae_kl_weight is 0", ("vae_kl_warmup_steps",))
 
 
-def _idle(preset: FinetunePreset, why: str, keys: tuple[str, ...] | list[str]) -> Iterator[Finding]:
+def _idle(preset: FinetunePreset, why: str, keys: tuple[str, ...]) -> Iterator[Finding]:
     """Those of the keys that are given another value than their default."""
     defaults = {each.name: each.default for each in fields(preset)}
     for key in keys:

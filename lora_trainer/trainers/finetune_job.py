@@ -12,6 +12,7 @@ from typing import Any
 
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.finetune_saving import OF_ALL_PICTURES, STABILIZED
+from lora_trainer.config.finetune_vae_rules import unread_keys
 from lora_trainer.config.reader import Loaded
 from lora_trainer.data.everydream.epochs import EpochPlan
 from lora_trainer.data.everydream.pictures import items_fingerprint
@@ -222,7 +223,8 @@ def check_finetune(loaded: Loaded) -> None:
 def _fingerprint(loaded: Loaded, job: FinetuneJob) -> dict[str, Any]:
     """Everything that decides about the steps already made; `mixed_precision` is added when the device is known."""
     preset, trained = job.preset, job.pictures.trained
-    facts = {key: value for key, value in loaded.steps_fingerprint().items() if key not in REPLACED}
+    left_out = (*REPLACED, *unread_keys(preset))
+    facts = {key: value for key, value in loaded.steps_fingerprint().items() if key not in left_out}
     settings = json.dumps(items_fingerprint(trained.items)).encode()
     average = first_average(preset)
     return facts | {

@@ -213,6 +213,16 @@ def compare(rows: list[dict[str, Any]], other: Path) -> None:
     np.testing.assert_allclose([row["grad_norm"] for row in rows], [row["grad_norm"] for row in others], rtol=1e-3)
 
 
+def test_what_is_not_read_does_not_tell_runs_apart(write: Write) -> None:
+    def fingerprint(**keys: Any) -> dict[str, Any]:
+        return built(write(**keys)).job.fingerprint
+
+    assert fingerprint(loss_type="mse", clip_skip=2) == fingerprint()
+    assert fingerprint(vae_hue_p=0.1) != fingerprint()
+    assert fingerprint(train_vae=False, vae_hue_p=0.1) == fingerprint(train_vae=False) != fingerprint()
+    assert fingerprint(train_vae=False, clip_skip=2) != fingerprint(train_vae=False)
+
+
 def test_the_decoder_alone_leaves_the_latents(
     train: Train, write: Write, out: Path, tmp_path: Path, model: Path
 ) -> None:
