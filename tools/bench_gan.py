@@ -3,7 +3,7 @@
 python -m tools.bench_gan
 The trainer's own phases run in alternation as they are and with three functions replaced: resampling by zeros that are
 inserted, one convolution and samples left out; the leaky ReLU by what autograd makes of it; and R1 by one that derives
-all weights too. `two passes` is the stricter comparison: the filter along one axis after the other, R1 as it is.
+all weights too. `two passes` filters along one axis after the other and leaves R1 as it is.
 """
 
 from __future__ import annotations
