@@ -90,9 +90,7 @@ WRONG_OPTIMIZER = (
 OTHERS = {path for kind in ("model", "prompts") for path in (ROOT / "presets").rglob(f"*.{kind}.json")}
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set((ROOT / "presets").rglob("*.json")) - OTHERS), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted(set((ROOT / "presets").rglob("*.json")) - OTHERS), ids=lambda path: path.stem)
 def test_every_shipped_preset_loads(path: Path) -> None:
     keys = json.loads(path.read_text(encoding="utf-8"))
     loaded = load_preset(path, [f"{key}=some_{key}" for key, value in keys.items() if value == "..."])

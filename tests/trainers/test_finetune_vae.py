@@ -209,7 +209,7 @@ def compare(rows: list[dict[str, Any]], other: Path) -> None:
     """The losses and gradients of each step are those of the run in the other folder."""
     others = [json.loads(line) for line in (other / "metrics.jsonl").open(encoding="utf-8")]
     assert len(rows) == len(others) >= 2
-    np.testing.assert_allclose([row["loss"] for row in rows], [row["loss"] for row in others], rtol=1e-5)
+    np.testing.assert_allclose([row["loss"] for row in rows], [row["loss"] for row in others], rtol=1e-4)
     np.testing.assert_allclose([row["grad_norm"] for row in rows], [row["grad_norm"] for row in others], rtol=1e-3)
 
 
