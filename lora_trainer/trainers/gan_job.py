@@ -22,7 +22,7 @@ from lora_trainer.models.gan.discriminator import freezable_layers
 from lora_trainer.models.gan.table import R3GAN
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.gan_batches import Split
-from lora_trainer.trainers.gan_metrics import directions, network_problems
+from lora_trainer.trainers.gan_metric_checks import directions, network_problems
 from lora_trainer.trainers.job import Job, attempt
 
 REPLACED = ("data", "resume", "batch_gpu", "mixed_precision", "fp32", "seed")  # whose content decides, not the spelling

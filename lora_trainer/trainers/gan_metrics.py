@@ -5,60 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from lora_trainer.config.gan import GanPreset
 from lora_trainer.data.labelled_images import LabelledImages
 from lora_trainer.engine.console import PLAIN_EVERY_S, spoken_time
 from lora_trainer.engine.signals import stop_requested
-from lora_trainer.errors import Refusal
-from lora_trainer.losses.feature_networks import FeatureNetwork, mark_of, open_network
+from lora_trainer.losses.feature_networks import FeatureNetwork, open_network
 from lora_trainer.models.gan.mapping import Generator
 from lora_trainer.trainers.gan_fakes import Fakes
 from lora_trainer.trainers.gan_features import Alone, Interrupted, Team, Watch
+from lora_trainer.trainers.gan_job import GanJob
+from lora_trainer.trainers.gan_metric_checks import TRACKED
 from lora_trainer.trainers.gan_metric_table import GAN_METRICS, IMAGES, Measuring, honest_name, reals_of
 from lora_trainer.trainers.gan_ticks import spoken_duration
-
-if TYPE_CHECKING:
-    from lora_trainer.trainers.gan_job import GanJob
 
 log = logging.getLogger(__name__)
 
 CACHE = "metrics"  # a folder in that of the run
 PASSES_AT_A_TIME = 4  # of the training, as no activations are kept
 MOST_AT_A_TIME = 64
-TRACKED = "Metrics/"  # before the names, for the trackers
-
-
-def network_problems(preset: GanPreset) -> Iterable[tuple[str, str]]:
-    """Keys of the preset whose networks cannot be had, or whose metrics do not go with the generator, and why."""
-    for name in preset.measured:
-        if GAN_METRICS[name].moves_input and not preset.cfg.startswith("stylegan3"):
-            yield "metrics", f"{name} moves the input of StyleGAN3, which {preset.cfg} has not; leave it out"
-        if GAN_METRICS[name].mixes_ws and preset.cfg == "r3gan":
-            yield "metrics", f"{name} goes from one w to another, and r3gan has no mapping network; leave it out"
-    for key in preset.metric_networks:
-        place = getattr(preset, key)
-        try:
-            mark_of(key, place)
-        except Refusal as refusal:
-            yield key, str(refusal).removeprefix(f"{key}: ")
-
-
-def directions(preset: GanPreset) -> dict[str, bool]:
-    """Whether higher is better, by the names that the numbers will have. Raises Refusal as `network_problems` tells."""
-    marks = {key: mark_of(key, getattr(preset, key)) for key in preset.metric_networks}
-    images = preset.metric_images or IMAGES
-    return {
-        TRACKED + honest_name(name, images, marks.get(GAN_METRICS[name].network, "")) + result: higher
-        for name in preset.measured
-        for result, higher in GAN_METRICS[name].results.items()
-    }
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from lora_trainer.models.gan.table import GanSize, build_generator
 from lora_trainer.trainers import gan_features, gan_metrics
 from lora_trainer.trainers.gan_fakes import Fakes
 from lora_trainer.trainers.gan_features import Alone, Gallery, Interrupted, Watch, kept
+from lora_trainer.trainers.gan_metric_checks import directions, network_problems
 from lora_trainer.trainers.gan_metric_table import GAN_METRICS, honest_name, reals_of
-from lora_trainer.trainers.gan_metrics import GanMetrics, directions, network_problems
+from lora_trainer.trainers.gan_metrics import GanMetrics
 from tests.trainers.gan_run import SIDE_PX, write_images
 
 CPU = torch.device("cpu")
