@@ -49,7 +49,9 @@ class VaeTraining:
     )
     vae_kl_warmup_steps: Count = setting(0, "Steps in which vae_kl_weight rises from 0 along a line.")
     vae_sample_posterior: Switch = setting(
-        True, "Decode a draw from the distribution that the encoder gives; otherwise its mean."
+        True,
+        "Decode a draw from the distribution that the encoder gives. Otherwise its mean is decoded, only means count "
+        "for vae_kl_weight, and the VAE that is written gives latents without noise.",
     )
     vae_unit_latents: Switch = setting(
         True,

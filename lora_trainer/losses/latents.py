@@ -17,6 +17,12 @@ def kl_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
     return per_sample(mean.square() + log_variance.exp() - 1 - log_variance) / 2
 
 
+@full_precision
+def mean_loss(mean: Tensor) -> Tensor:
+    """(b,) the part of `kl_loss` that is about the means, for latents without noise."""
+    return per_sample(mean.square()) / 2
+
+
 def warmed_up(weight: float, step: int, warmup_steps: int) -> float:
     """The weight of a term that comes in along a line; its full weight after so many steps, counted from 0."""
     return weight * min(1.0, (step + 1) / max(1, warmup_steps))

@@ -20,6 +20,7 @@ from lora_trainer.models.detect import confirm, detect_tensors
 from lora_trainer.models.detect_folder import PARTS
 from lora_trainer.models.fresh_description import read_description
 from lora_trainer.models.fresh_model import initialised
+from lora_trainer.models.latent_scale import narrow_posterior
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, TextPart, to_diffusers
 from lora_trainer.models.materialise import (
     TextEncoder,
@@ -32,6 +33,8 @@ from lora_trainer.models.materialise import (
 from lora_trainer.models.state_files import read_state_file
 from lora_trainer.models.tokenizers import PAD_OPEN_CLIP, PAD_OPENAI, clip_tokenizer
 from lora_trainer.models.vae_file import load_vae
+
+FIRST_LOG_VARIANCE = -6.0  # of a new VAE's latents: a standard deviation of 0.05, where their means are about as large
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ def _from_description(checkpoint: Checkpoint, dtypes: Dtypes, vae: Path | None) 
             raise Refusal(f"{own_vae}: this VAE's latents do not have {LATENT_CHANNELS} channels; give another one")
     else:
         loaded_vae = initialised(partial(build_vae, configs["vae"]), seed, "vae", dtypes.vae)
+        narrow_posterior(loaded_vae, FIRST_LOG_VARIANCE)
 
     def text_encoder(part: TextPart) -> TextEncoder:
         build = partial(build_text_encoder, configs[part.name], projection=part.projection)

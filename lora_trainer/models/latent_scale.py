@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SILENT = -30.0  # the least logarithm of a variance that diffusers lets through
+
 
 @dataclass(frozen=True)
 class LatentScale:
@@ -37,6 +39,21 @@ def latent_scale(posteriors: Iterable[tuple[Tensor, Tensor]]) -> LatentScale:
         raise ValueError("no latents to measure")
     average = total / count
     return LatentScale(average, (squares / count - average.square()).clamp(min=1e-12).sqrt())
+
+
+@torch.no_grad()
+def narrow_posterior(vae: Any, log_variance: float) -> None:
+    """Let the encoder's distributions begin narrow: at about this, instead of at 0, which drowns latents in noise."""
+    channels = len(vae.quant_conv.bias) // 2
+    vae.quant_conv.bias[channels:] += log_variance
+
+
+@torch.no_grad()
+def silence_posterior(vae: Any) -> None:
+    """Make the encoder give latents without noise, whatever it has learnt of it."""
+    channels = len(vae.quant_conv.bias) // 2
+    vae.quant_conv.weight[channels:] = 0
+    vae.quant_conv.bias[channels:] = SILENT
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from lora_trainer.engine.processes import Processes
 from lora_trainer.losses.latents import warmed_up
 from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.detect import detect
-from lora_trainer.models.latent_scale import latent_scale, normalise_latents
+from lora_trainer.models.latent_scale import latent_scale, normalise_latents, silence_posterior
 from lora_trainer.trainers.finetune_checks import first_average
 from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
 from lora_trainer.trainers.finetune_job import FinetuneJob
@@ -117,11 +117,14 @@ class VaeTrainer:
     def _written(self) -> BaseModel:
         """The model for the files. Training goes on with latents as they are, whatever is written."""
         preset = self.job.preset
-        if preset.vae_decoder_only or not preset.vae_unit_latents:
+        if preset.vae_decoder_only or (preset.vae_sample_posterior and not preset.vae_unit_latents):
             return self.base
         vae = copy.deepcopy(self.base.vae).float()
-        samples = spread_out(self.data.pictures.samples, MEASURED)
-        normalise_latents(vae, latent_scale(self.pictures.posteriors(samples)))
+        if not preset.vae_sample_posterior:
+            silence_posterior(vae)
+        if preset.vae_unit_latents:
+            samples = spread_out(self.data.pictures.samples, MEASURED)
+            normalise_latents(vae, latent_scale(self.pictures.posteriors(vae, samples)))
         return replace(self.base, vae=vae)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lora_trainer.engine.phase import Batch, Losses
 from lora_trainer.losses.colour import average_loss, color_loss
 from lora_trainer.losses.edges import gradient_l1_loss
-from lora_trainer.losses.latents import kl_loss
+from lora_trainer.losses.latents import kl_loss, mean_loss
 from lora_trainer.losses.pixel import l1_loss, mse_loss
 
 POOLED_PX = 4
@@ -71,7 +71,8 @@ class VaeObjective:
         output, mean, log_variance = module(batch["pixels"], noise)
         terms = self.differences(output, batch["pixels"])
         if batch.get("kl_weight"):
-            terms[KL] = batch["kl_weight"] * kl_loss(mean, log_variance)
+            apart = kl_loss(mean, log_variance) if self.samples else mean_loss(mean)
+            terms[KL] = batch["kl_weight"] * apart
         counted = {name: value * batch["loss_weight"] for name, value in terms.items()}
         return Losses(torch.stack(list(counted.values())).sum(0), counted if len(counted) > 1 else {})
 

@@ -70,10 +70,9 @@ class VaePictures:
                 yield pixels, output.float()
 
     @torch.no_grad()
-    def posteriors(self, samples: Sequence[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mean and standard deviation of each picture's latents, in 32 bits."""
-        vae: Any = self.model.vae
-        with evaluating(self.model):
+    def posteriors(self, vae: Any, samples: Sequence[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of each picture's latents by this VAE, in its own number format."""
+        with evaluating(vae):
             for sample in samples:
                 posterior = vae.encode(read_pixels(sample)[None].to(self.device, vae.dtype)).latent_dist
                 yield posterior.mean, posterior.std

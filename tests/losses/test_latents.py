@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from lora_trainer.draws import torch_generator
-from lora_trainer.losses.latents import kl_loss, warmed_up
+from lora_trainer.losses.latents import kl_loss, mean_loss, warmed_up
 
 
 def test_the_divergence_is_that_of_torch() -> None:
@@ -18,6 +18,11 @@ def test_the_divergence_is_that_of_torch() -> None:
 
 def test_a_normal_distribution_costs_nothing() -> None:
     assert kl_loss(torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)).tolist() == [0, 0]
+
+
+def test_the_part_of_the_means_is_what_a_fixed_spread_leaves() -> None:
+    mean = torch.randn(2, 4, 3, 3, generator=torch_generator("means"))
+    torch.testing.assert_close(mean_loss(mean), kl_loss(mean, torch.zeros_like(mean)))
 
 
 def test_half_precision_is_computed_in_full() -> None:

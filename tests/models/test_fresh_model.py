@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
+from lora_trainer.draws import torch_generator
 from lora_trainer.errors import Refusal
 from lora_trainer.models.base_configs import CONFIGS_KEY
 from lora_trainer.models.base_file import base_metadata, write_base_file
@@ -80,6 +81,13 @@ def test_the_weights_are_a_function_of_the_seed_alone(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(1)
     assert not equal(first, load_base_model(detect(describe(path, seed=1))))
+
+
+def test_its_latents_are_not_drowned_in_noise(tmp_path: Path) -> None:
+    vae = load_base_model(detect(describe(tmp_path / "new.json"))).vae
+    with torch.no_grad():
+        posterior = vae.encode(torch.rand(2, 3, 32, 32, generator=torch_generator("pictures")) * 2 - 1).latent_dist
+    assert 0.01 < posterior.std.mean() < 0.2
 
 
 def test_it_is_frozen_and_as_exact_as_is_asked_for(tmp_path: Path) -> None:

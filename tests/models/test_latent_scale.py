@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from lora_trainer.draws import torch_generator
-from lora_trainer.models.latent_scale import latent_scale, normalise_latents
+from lora_trainer.models.latent_scale import latent_scale, narrow_posterior, normalise_latents, silence_posterior
 
 SIZES = {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4, "layers_per_block": 1, "scaling_factor": 0.13025}
 BLOCKS = {
@@ -85,3 +85,14 @@ def test_normalising_again_changes_nothing(both: tuple[Any, Any]) -> None:
 def test_nothing_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match="no latents"):
         latent_scale([])
+
+
+def test_a_posterior_is_narrowed_and_silenced_without_moving_its_mean() -> None:
+    first, narrow, silent = build(), build(), build()
+    narrow_posterior(narrow, -6.0)
+    silence_posterior(silent)
+    before, less, none = (each.encode(pictures()).latent_dist for each in (first, narrow, silent))
+    assert torch.equal(before.mean, less.mean)
+    assert torch.equal(before.mean, none.mean)
+    torch.testing.assert_close(less.logvar, before.logvar - 6)
+    assert none.std.max() < 1e-6

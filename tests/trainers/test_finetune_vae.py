@@ -139,6 +139,17 @@ def test_unit_latents_change_no_picture_and_no_training(train: Train, write: Wri
             assert torch.equal(weight, unit.state_dict()[name]), name
 
 
+def test_without_draws_the_latents_have_no_noise(train: Train, write: Write, out: Path) -> None:
+    assert train(write(vae_sample_posterior=False, max_epochs=1, vae_kl_weight=0.1)) == 0
+    vae = load_base_model(detect(last(out))).vae
+    with torch.no_grad():
+        pictures = [read_pixels(sample)[None] for sample in built(write()).job.pictures.trained.samples]
+        found = [vae.encode(each).latent_dist for each in pictures]
+    means = torch.cat([each.mean.transpose(0, 1).flatten(1) for each in found], dim=1) * 0.13025
+    torch.testing.assert_close(means.square().mean(1), torch.ones(4), rtol=1e-3, atol=0)
+    assert max(each.std.max() for each in found) < 1e-4
+
+
 def test_pictures_are_learnt(train: Train, write: Write, out: Path, rows: Rows) -> None:
     keys = {"max_epochs": 40, "batch_size": 4, "val_split_mode": "automatic", "val_every_n_epochs": 40}
     assert train(write(**keys, lr=0.01, vae_hue_p=0.0)) == 0
