@@ -65,7 +65,10 @@ def loaded_by_diffusers(path: Path, like: BaseModel) -> BaseModel:
     ))  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sd21-v", "sdxl", "sdxl-v"])
+@pytest.mark.parametrize(
+    "kind",
+    ["sd15", pytest.param("sd21-v", marks=pytest.mark.slow), "sdxl", pytest.param("sdxl-v", marks=pytest.mark.slow)],
+)
 def test_others_read_the_trained_model_from_the_file_and_from_the_folder(
     write_finetune: Write, tmp_path: Path, kind: str
 ) -> None:

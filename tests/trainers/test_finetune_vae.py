@@ -204,6 +204,7 @@ def test_readers_and_passes_change_nothing(train: Train, write: Write, out: Path
     compare(rows(), tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(
     train: Train, write: Write, out: Path, rows: Rows, tmp_path: Path
 ) -> None:

@@ -128,7 +128,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     "name",
-    ["ada", "r3gan", pytest.param("fixed", marks=pytest.mark.slow), pytest.param("blurred", marks=pytest.mark.slow)],
+    [
+        "ada",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("r3gan", "fixed")),
+        pytest.param("blurred", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_and_continued_run_writes_the_bytes_of_an_undisturbed_one(
     train: Train, write: Write, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -152,6 +156,7 @@ def test_a_stopped_and_continued_run_writes_the_bytes_of_an_undisturbed_one(
     assert name != "ada" or first[-1]["Progress/augment"]["mean"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_had_ended_goes_on_for_more_kimg(
     train: Train, write: Write, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
