@@ -145,6 +145,7 @@ def test_a_run_that_is_killed_writes_the_bytes_of_an_undisturbed_one(
     assert [[row[key] for key in kept] for row in rows()] == [[row[key] for key in kept] for row in others]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(
     write_finetune: Write, train: Train, out: Path, rows: Rows, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_two_processes_have_the_gradients_of_one_with_weights_in_bf16(
     np.testing.assert_allclose([row["grad_norm"] for row in two], [row["grad_norm"] for row in one], rtol=0.1)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_what_is_held_out_is_measured(
     write_finetune: Write, train: Train, out: Path, rows: Rows, tmp_path: Path
 ) -> None:
@@ -207,6 +209,7 @@ def test_prompts_may_change_on_the_way(
     assert first.caption == "a cat"
 
 
+@pytest.mark.slow
 def test_models_are_named_by_what_happened(
     write_finetune: Write, start: Start, train: Train, out: Path, rows: Rows
 ) -> None:
