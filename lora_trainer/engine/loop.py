@@ -199,7 +199,10 @@ class Loop:
         if name := self._name(self.settings.names.at_error, self.done):
             self.exports.rescue(name, self.done)
         if not (diverged or self._in_step):
-            self._checkpoint(self.done)
+            try:
+                self._checkpoint(self.done)
+            except NonFiniteError as second:  # the first error is what the person must hear of
+                log.warning("%s", second)
 
     def _preview(self, done: int, by_epoch: bool = False, asked: bool = False) -> None:
         if not (self.settings.preview.enabled or asked):

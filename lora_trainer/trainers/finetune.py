@@ -15,10 +15,10 @@ from torch import nn
 
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.finetune_saving import OF_ALL_PICTURES, STABILIZED
-from lora_trainer.data.batches import Share, largest_batch_step
+from lora_trainer.data.batches import Share
 from lora_trainer.data.latent_cache import LatentCache
 from lora_trainer.engine.ema import Ema
-from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
+from lora_trainer.engine.phase import Batch, DrawnPicture, Phase
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.errors import Refusal
@@ -46,9 +46,9 @@ from lora_trainer.trainers.finetune_optimization import (
 from lora_trainer.trainers.finetune_pictures import (
     say_about_pictures,
     usage_of,
-    write_epoch_schedule,
 )
 from lora_trainer.trainers.finetune_schedule import FinetuneRates, finetune_rates_of
+from lora_trainer.trainers.finetune_steps import FinetuneSteps
 from lora_trainer.trainers.finetune_vae import VaeTrainer, build_vae
 from lora_trainer.trainers.previews import Previews, gathered
 from lora_trainer.trainers.sample_prompts import SamplePrompt
@@ -61,7 +61,7 @@ CONTEXT_TOKENS = TOKENS + 2
 
 
 @dataclass
-class FinetuneTrainer:
+class FinetuneTrainer(FinetuneSteps):
     """What the loop runs (engine.phase.Trainer). `exported` has the weights of `base` in the format of files."""
 
     job: FinetuneJob
@@ -74,41 +74,11 @@ class FinetuneTrainer:
     files: ModelFiles
     ema: Ema | None = None
     validators: Mapping[str, DiffusionValidator] = field(default_factory=dict)
-    schedule_folder: Path | None = None  # where the files of write_schedule go
-
-    @property
-    def suffix(self) -> str:
-        return self.files.suffix if self.files.single_files else ""
-
-    @property
-    def state(self) -> Mapping[str, Stateful]:
-        return {"ema": self.ema} if self.ema is not None else {}
-
-    @property
-    def total_steps(self) -> int:
-        return self.job.total_steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.job.steps_per_epoch
-
-    @property
-    def total_batch(self) -> int:
-        return self.job.total_batch
-
-    @property
-    def largest_step(self) -> int:
-        return largest_batch_step(self.job.plan)
+    schedule_folder: Path | None = None
 
     def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
-        plan = self.job.plan
-        if self.schedule_folder is not None and step == plan.steps_before(epoch := plan.epoch_of(step)):
-            write_epoch_schedule(self.schedule_folder, plan, epoch, self.job.pictures.trained.samples)
+        self.write_schedule(step)
         return micros
-
-    def after_step(self, step: int) -> None:
-        if self.ema is not None and (step + 1) % self.job.preset.ema_update_interval == 0:
-            self.ema.update(step)
 
     def export(self, stem: Path, done: int) -> Path:
         path = self.files.save(self.exported, stem)

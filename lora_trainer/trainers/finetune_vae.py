@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from lora_trainer.data.batches import Share, largest_batch_step
+from lora_trainer.data.batches import Share
 from lora_trainer.engine.ema import Ema
 from lora_trainer.engine.everydream_schedules import RateCurve, rate_curve
 from lora_trainer.engine.optimizers import Group
-from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
+from lora_trainer.engine.phase import Batch, DrawnPicture, Phase
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.losses.latents import warmed_up
@@ -25,7 +25,8 @@ from lora_trainer.trainers.finetune_checks import first_average
 from lora_trainer.trainers.finetune_export import AVERAGED, ModelFiles, model_files
 from lora_trainer.trainers.finetune_job import FinetuneJob
 from lora_trainer.trainers.finetune_optimization import UNET, finetune_optimizer, spoken_rate
-from lora_trainer.trainers.finetune_pictures import say_about_pictures, usage_of, write_epoch_schedule
+from lora_trainer.trainers.finetune_pictures import say_about_pictures, usage_of
+from lora_trainer.trainers.finetune_steps import FinetuneSteps
 from lora_trainer.trainers.finetune_vae_data import VaeData
 from lora_trainer.trainers.finetune_vae_objective import VaeModel, VaeObjective
 from lora_trainer.trainers.finetune_vae_pictures import SHOWN, VaePictures, spread_out, write_sheet
@@ -36,7 +37,7 @@ MEASURED = 128  # pictures whose latents say what their mean and spread are
 
 
 @dataclass
-class VaeTrainer:
+class VaeTrainer(FinetuneSteps):
     """What the loop runs (engine.phase.Trainer). `base` has the live VAE; the rest of it is only written."""
 
     job: FinetuneJob
@@ -47,42 +48,13 @@ class VaeTrainer:
     curve: RateCurve
     files: ModelFiles
     ema: Ema | None = None
-    schedule_folder: Path | None = None  # where the files of write_schedule go
-
-    @property
-    def suffix(self) -> str:
-        return self.files.suffix if self.files.single_files else ""
-
-    @property
-    def state(self) -> Mapping[str, Stateful]:
-        return {"ema": self.ema} if self.ema is not None else {}
-
-    @property
-    def total_steps(self) -> int:
-        return self.job.total_steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.job.steps_per_epoch
-
-    @property
-    def total_batch(self) -> int:
-        return self.job.total_batch
-
-    @property
-    def largest_step(self) -> int:
-        return largest_batch_step(self.job.plan)
+    schedule_folder: Path | None = None
 
     def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
-        preset, plan = self.job.preset, self.job.plan
-        if self.schedule_folder is not None and step == plan.steps_before(epoch := plan.epoch_of(step)):
-            write_epoch_schedule(self.schedule_folder, plan, epoch, self.job.pictures.trained.samples)
+        self.write_schedule(step)
+        preset = self.job.preset
         weight = 0.0 if preset.vae_decoder_only else preset.vae_kl_weight
         return [{**micro, "kl_weight": warmed_up(weight, step, preset.vae_kl_warmup_steps)} for micro in micros]
-
-    def after_step(self, step: int) -> None:
-        if self.ema is not None and (step + 1) % self.job.preset.ema_update_interval == 0:
-            self.ema.update(step)
 
     def export(self, stem: Path, done: int) -> Path:
         path = self.files.save(self._written(), stem)
