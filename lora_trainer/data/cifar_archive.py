@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_trainer.errors import Refusal
+from lora_trainer.restricted_pickle import RestrictedUnpickler, UnknownName
 
 SIDE_PX = 32
 LARGEST_BATCH = 2**28  # bytes; the largest of the two, CIFAR-100's, has 2**27.2
@@ -39,7 +40,7 @@ def read_cifar(path: Path) -> CifarPictures:
     """The training pictures in the order of the batches. Raises Refusal."""
     try:
         batches = dict(_batches(path))
-    except _UnknownName as error:
+    except UnknownName as error:
         raise Refusal(
             f"{path}: asks for {error}, which pictures do not need and which could run any program; "
             "download the archive again from its authors"
@@ -67,7 +68,7 @@ def _batches(path: Path) -> Iterator[tuple[str, CifarPictures]]:
                 raise pickle.UnpicklingError(f"{name} has {member.size / 2**20:.0f} MiB")
             file = archive.extractfile(member)
             assert file is not None
-            yield name, _batch(name, _Unpickler(io.BytesIO(file.read()), encoding="bytes").load())
+            yield name, _batch(name, RestrictedUnpickler(io.BytesIO(file.read()), _KNOWN, encoding="bytes").load())
 
 
 def _batch(name: str, content: Any) -> CifarPictures:
@@ -111,18 +112,3 @@ _KNOWN: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _array,
     ("numpy._core.multiarray", "_reconstruct"): _array,
 }
-
-
-class _UnknownName(pickle.UnpicklingError):
-    pass
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise _UnknownName(f"{module}.{name}") from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it points outside of itself")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.errors import Refusal
+from lora_trainer.restricted_pickle import RestrictedUnpickler, UnknownName
 
 NETWORKS = ("G", "D", "G_ema")
 _DEEPEST = 40  # modules within modules; a cycle would never end
@@ -160,21 +161,6 @@ _KNOWN: Mapping[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _UnknownName(pickle.UnpicklingError):
-    pass
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise _UnknownName(f"{module}.{name}") from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it points outside of itself")
-
-
 def read_official_pickle(path: Path) -> OfficialSnapshot:
     """Read a `network-snapshot-*.pkl` of stylegan2-ada-pytorch, stylegan3 or CREPS.
 
@@ -182,11 +168,11 @@ def read_official_pickle(path: Path) -> OfficialSnapshot:
     """
     try:
         with path.open("rb") as file:
-            content = _Unpickler(file).load()
+            content = RestrictedUnpickler(file, _KNOWN).load()
         if not isinstance(content, dict):
             raise Refusal(f"{path}: the file holds a {type(content).__name__}, not networks; give a StyleGAN snapshot")
         networks = {name: _network(content[name]) for name in NETWORKS if isinstance(content.get(name), _Held)}
-    except _UnknownName as error:
+    except UnknownName as error:
         raise Refusal(_foreign(path, str(error))) from error
     except OSError as error:
         raise Refusal(f"{path}: the snapshot cannot be read ({error}); correct the path") from error
