@@ -1,8 +1,8 @@
 """Turn another program's configuration into a JSON preset, and say what could not be carried over.
 
-It is recognised by its content: a YAML file of traiNNer-redux; a TOML file of sd-scripts (--config_file); a text, shell
-script or batch file that calls sd-scripts' train_network.py or sdxl_train_network.py, or the train.py of StyleGAN3 or
-CREPS. That command can also be given after --:
+It is recognised by its content: a YAML file of traiNNer-redux or of HYPIR; a TOML file of sd-scripts (--config_file); a
+text, shell script or batch file that calls sd-scripts' train_network.py or sdxl_train_network.py, or the train.py of
+StyleGAN3 or CREPS. That command can also be given after --:
 
     python -m tools.convert_preset presets/mine.json -- accelerate launch sdxl_train_network.py --network_dim 8
     python -m tools.convert_preset presets/mine.json -- python train.py --cfg=creps --gpus=8 --batch=32 --gamma=8.2
@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lora_trainer.atomic import write_text
-from lora_trainer.config.entries import Entry
 from lora_trainer.config.setting import keys_of
 from lora_trainer.config.super_resolution import SuperResolutionPreset
 from lora_trainer.config.super_resolution_sections import unfold_sections
 from lora_trainer.errors import Refusal
-from tools.conversion import Converted
+from tools.conversion import Converted, carry_over, entries_of
+from tools.hypir_preset import TOLD_BY, convert_hypir, is_hypir
 from tools.sd_scripts_preset import (
     Command,
     convert_sd_scripts,
@@ -35,10 +34,9 @@ from tools.sd_scripts_preset import (
 )
 from tools.stylegan_preset import convert_gan, gan_command_words, is_gan_command
 
-NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?[eE][+-]?\d+")  # 2e-4, which YAML 1.1 takes for a word
 FIRST = (
     "trainer", "about", "pretrained_model_name_or_path", "sdxl", "train_data_dir", "output_dir", "output_name", "seed",
-    "scale", "network_g", "network_d",
+    "scale", "network_g", "network_d", "base_model_path",
 )  # fmt: skip
 LAUNCH = "says how the program is launched; accelerate and torchrun do that"
 TOOL = "tools/export_onnx.py exports a finished model"
@@ -52,36 +50,13 @@ DROPPED = {  # keys of traiNNer-redux without a counterpart, and why
 }  # fmt: skip
 
 
-def convert_trainner_redux(content: Mapping[str, Any], output_dir: str) -> Converted:
+def convert_trainner_redux(source: Path, content: Mapping[str, Any]) -> Converted:
     """A traiNNer-redux (or BasicSR) configuration as a flat preset of the super-resolution trainer."""
-    entries = {key: Entry(key, value, "", "", order) for order, (key, value) in enumerate(content.items())}
-    flat = unfold_sections(entries)
-    keys = keys_of(SuperResolutionPreset)
-    found: dict[str, Any] = {"trainer": "super_resolution", "output_dir": output_dir}
-    left: dict[str, str] = {}
-    for name, entry in flat.items():
-        if entry.value is None:
-            continue
-        if name in DROPPED:
-            left[name] = DROPPED[name]
-        elif name not in keys:
-            left[name] = "there is no such key here"
-        elif keys[name].effect.kind == "none":
-            left[name] = keys[name].effect.reason
-        else:
-            found[name] = numbers(entry.value)
-    return Converted(found, left)
-
-
-def numbers(value: Any) -> Any:
-    """Words such as 2e-4 as the numbers they are meant to be, at any depth."""
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        return float(value)
-    if isinstance(value, list):
-        return [numbers(item) for item in value]
-    if isinstance(value, dict):
-        return {key: numbers(item) for key, item in value.items()}
-    return value
+    name = str(content.get("name") or source.stem)
+    flat = unfold_sections(entries_of({**content, "name": name}, source))
+    converted = carry_over(flat, keys_of(SuperResolutionPreset), DROPPED)
+    converted.preset = {"trainer": "super_resolution", "output_dir": f"output/{name}"} | converted.preset
+    return converted
 
 
 def read_yaml(path: Path, text: str) -> dict[str, Any]:
@@ -94,13 +69,16 @@ def read_yaml(path: Path, text: str) -> dict[str, Any]:
         place = getattr(error, "problem_mark", None)
         where = f":{place.line + 1}:{place.column + 1}" if place else ""
         raise Refusal(f"{path}{where}: this is no YAML file ({getattr(error, 'problem', error)})") from error
-    if not isinstance(content, dict) or "network_g" not in content:
-        raise Refusal(f"{path}: no configuration that is known: neither traiNNer-redux's, which has a network_g, nor "
-                      "sd-scripts', which has a pretrained_model_name_or_path or calls train_network.py")  # fmt: skip
+    if not isinstance(content, dict) or not ("network_g" in content or is_hypir(content)):
+        raise Refusal(
+            f"{path}: no configuration that is known: neither traiNNer-redux's, which has a network_g, nor HYPIR's, "
+            f"which has {' and '.join(TOLD_BY)}, nor sd-scripts', which has a pretrained_model_name_or_path or calls "
+            "train_network.py"
+        )
     return content
 
 
-def convert(source: Path, output_dir: str, *, sdxl: bool = False) -> Converted:
+def convert(source: Path, *, sdxl: bool = False) -> Converted:
     """Whatever the file holds. Raises Refusal."""
     try:
         text = source.read_text(encoding="utf-8-sig")
@@ -109,7 +87,7 @@ def convert(source: Path, output_dir: str, *, sdxl: bool = False) -> Converted:
     except UnicodeDecodeError as error:
         raise Refusal(f"{source}: is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     if text.lstrip().startswith("{"):
-        raise Refusal(f"{source}: is JSON; a preset of kohya_ss or traiNNer-redux in JSON is read as it is")
+        raise Refusal(f"{source}: is JSON; a preset of kohya_ss, traiNNer-redux or HYPIR in JSON is read as it is")
     if words := gan_command_words(text):
         return convert_gan(words)
     if is_command_line(text):
@@ -118,8 +96,7 @@ def convert(source: Path, output_dir: str, *, sdxl: bool = False) -> Converted:
     if arguments is not None:
         return convert_sd_scripts(Command({"sdxl": True, **arguments} if sdxl else arguments))
     content = read_yaml(source, text)
-    name = str(content.get("name") or source.stem)
-    return convert_trainner_redux({**content, "name": name}, output_dir or f"output/{name}")
+    return (convert_hypir if is_hypir(content) else convert_trainner_redux)(source, content)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
             gan = is_gan_command(command)
             converted = convert_gan(command) if gan else convert_sd_scripts(read_command(command))
         else:
-            converted = convert(options.source, options.output_dir, sdxl=options.sdxl)
+            converted = convert(options.source, sdxl=options.sdxl)
         if options.output_dir:
             converted.preset["output_dir"] = options.output_dir
         if target.exists() and not options.target:

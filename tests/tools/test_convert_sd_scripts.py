@@ -234,7 +234,10 @@ def test_a_command_on_the_command_line(tmp_path: Path) -> None:
         ("python sdxl_train.py --learning_rate 1", "sdxl_train.py: trains no LoRA"),
         ("[[datasets]]\nresolution = 512\n", "mine.toml: describes a data set; name it in a preset's dataset_config"),
         ("a = 1\n", "mine.toml: no arguments of sd-scripts: it has no pretrained_model_name_or_path"),
-        ('{"network_dim": 8}', "mine.toml: is JSON; a preset of kohya_ss or traiNNer-redux in JSON is read as it is"),
+        (
+            '{"network_dim": 8}',
+            "mine.toml: is JSON; a preset of kohya_ss, traiNNer-redux or HYPIR in JSON is read as it is",
+        ),
         ("train_network.py --config_file gone", "gone.toml: cannot be read (No such file or directory)"),
     ],
 )
