@@ -53,7 +53,7 @@ def detect_folder(folder: Path) -> Checkpoint:
     unet = read_json(folder / "unet" / "config.json")
     if unet.get("in_channels", LATENT_CHANNELS) != LATENT_CHANNELS:
         raise Refusal(f"{folder}: this is {unusual_channels(unet['in_channels'])}; {SUPPORTED}")
-    kind, evidence = _kind(folder, unet)
+    kind, evidence = kind_of(folder, unet)
     if problems := _incomplete(folder, kind):
         raise Refusal(*problems)
     return _with_schedule(folder, kind, evidence)
@@ -68,7 +68,8 @@ def _no_index(folder: Path) -> str:
     return f"{folder}: this folder is no diffusers model, there is no {INDEX} in it; {SUPPORTED}"
 
 
-def _kind(folder: Path, unet: Mapping[str, Any]) -> tuple[Kind, str]:
+def kind_of(folder: Path, unet: Mapping[str, Any]) -> tuple[Kind, str]:
+    """The kind by the UNet's configuration, or the text encoder's, and what it was concluded from. Raises Refusal."""
     width = unet.get("cross_attention_dim")
     if unet.get("addition_embed_type") == "text_time":
         if not (folder / "text_encoder").is_dir():

@@ -97,7 +97,8 @@ class Handler(BaseHTTPRequestHandler):
             if action == "tree":
                 listed = [self._entry(path, data) for path, data in files.items()]
                 return self._answer(200, listed)
-            return self._answer(200, {"id": repository, "sha": self.hub.sha(repository), "siblings": []})
+            siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
+            return self._answer(200, {"id": repository, "sha": self.hub.sha(repository), "siblings": siblings})
         return self._file("/".join(parts[:2]), "/".join(parts[4:]))
 
     def _entry(self, path: str, data: bytes) -> dict[str, Any]:

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from lora_trainer.draws import torch_generator
 from lora_trainer.errors import Refusal
 from lora_trainer.models.materialise import materialise
+from lora_trainer.models.restoration import hub_files
 from lora_trainer.models.restoration.convnext import ConvNextEncoder, ConvNextSizes, sizes_in
+from lora_trainer.models.restoration.hub_files import NotFetched
 from lora_trainer.models.tensor_files import open_tensors
 
 STAND_IN = "stand-in"
 REPOSITORY = "laion/CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup"
 ADDRESS = f"https://huggingface.co/{REPOSITORY}"
 FILE_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+CURE = f"download {FILE_NAMES[-1]} from {ADDRESS} and write its path, or {STAND_IN} for a tiny random one"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 STAND_IN_SIZES = ConvNextSizes((1, 1, 2, 1), (8, 16, 32, 64), 32)
 _PREFIX = "visual."  # beside which the files hold a text encoder
@@ -51,33 +54,40 @@ class ClipBackbone(nn.Module):
 
 
 def find_backbone(place: str, key: str) -> Path | None:
-    """The file that a preset's key stands for, itself or by its folder; None for the stand-in.
+    """The file that a preset's key stands for, itself, by its folder or by a name on the hub; None for the stand-in.
 
-    Without a place it is looked for among the hub's downloads. Raises Refusal where there is none.
+    Without a place it is CLIP's ConvNeXt-XXL on the hub. What was not downloaded before is downloaded. Raises Refusal.
     """
-    cure = f"download {FILE_NAMES[-1]} from {ADDRESS} and write its path, or {STAND_IN} for a tiny random one"
     if place == STAND_IN:
         return None
-    if not place:
-        if downloaded := _downloaded():
-            return downloaded
-        raise Refusal(f"{key}: no CLIP ConvNeXt is given, and none is among the hub's downloads; {cure}")
     path = Path(place)
-    if path.is_dir():
+    if place and path.is_file():
+        return path
+    if place and path.is_dir():
         found = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if not found:
-            raise Refusal(f"{key}: the folder {place} holds none of {', '.join(FILE_NAMES)}; {cure}")
+            raise Refusal(f"{key}: the folder {place} holds none of {', '.join(FILE_NAMES)}; {CURE}")
         return found[0]
-    if not path.is_file():
-        raise Refusal(f"{key}: there is no file {place}; {cure}")
-    return path
+    if not place or hub_files.is_hub_name(place):
+        return _of_hub(place, key)
+    raise Refusal(f"{key}: there is no file {place}; {CURE}")
 
 
-def _downloaded() -> Path | None:
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    found = (try_to_load_from_cache(REPOSITORY, name, constants.HF_HUB_CACHE) for name in FILE_NAMES)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
+def _of_hub(place: str, key: str) -> Path:
+    repository = place or REPOSITORY
+    if before := hub_files.downloaded(repository, FILE_NAMES):
+        return before
+    try:
+        sizes = hub_files.listed(repository)
+        names = [name for name in FILE_NAMES if name in sizes]
+        if not names:
+            raise NotFetched(f"it holds none of {', '.join(FILE_NAMES)}")
+        hub_files.tell_download(repository, {names[0]: sizes[names[0]]})
+        return hub_files.fetched(repository, names[:1]) / names[0]
+    except NotFetched as error:
+        given = f"there is no file or folder {place} here" if place else "no CLIP ConvNeXt is given"
+        lacks = f"{given}, none is among the hub's downloads"
+        raise Refusal(f"{key}: {lacks}, and the hub does not give {repository} ({error}); {CURE}") from error
 
 
 def open_backbone(place: str, key: str, dtype: torch.dtype = torch.float32) -> ClipBackbone:
@@ -93,11 +103,11 @@ def open_backbone(place: str, key: str, dtype: torch.dtype = torch.float32) -> C
         sizes = sizes_in({short: file.shapes[name] for short, name in names.items()})
         if sizes is None:
             raise Refusal(
-                f"{key}: {place} holds no ConvNeXt image encoder of open_clip (visual.trunk.stages...); "
+                f"{key}: {path} holds no ConvNeXt image encoder of open_clip (visual.trunk.stages...); "
                 f"get {FILE_NAMES[-1]} from {ADDRESS}"
             )
         state = {short: file.read(name).to(dtype) for short, name in names.items()}
-    return ClipBackbone(materialise(lambda: ConvNextEncoder(sizes), state, dtype, f"{key}: {place}"), sizes)
+    return ClipBackbone(materialise(lambda: ConvNextEncoder(sizes), state, dtype, f"{key}: {path}"), sizes)
 
 
 def _stand_in(dtype: torch.dtype) -> ClipBackbone:

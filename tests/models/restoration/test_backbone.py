@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,16 @@ from torch import Tensor
 
 from lora_trainer.errors import Refusal
 from lora_trainer.models.restoration.backbone import (
+    FILE_NAMES,
+    REPOSITORY,
     STAND_IN,
     STAND_IN_SIZES,
     ClipBackbone,
     find_backbone,
     open_backbone,
 )
+from tests.engine.hub_stand_in import stand_in as serve
+from tests.models.restoration.hub_cache import lay
 
 KEY = "clip_path"
 
@@ -74,15 +79,43 @@ def test_a_downloaded_file_or_its_folder_loads(tmp_path: Path, stand_in: ClipBac
         assert loaded.channels == stand_in.channels
 
 
-def test_without_a_place_the_hubs_downloads_are_searched(hub: Path, stand_in: ClipBackbone) -> None:
-    repository = hub / "models--laion--CLIP-convnext_xxlarge-laion2B-s34B-b82K-augreg-soup"
-    snapshot = repository / "snapshots" / "0123abcd"
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0123abcd")
-    torch.save(open_clip_state(stand_in), snapshot / "open_clip_pytorch_model.bin")
-    assert find_backbone("", KEY) == snapshot / "open_clip_pytorch_model.bin"
+def test_downloads_are_found_by_their_name_or_none(hub: Path, stand_in: ClipBackbone, tmp_path: Path) -> None:
+    torch.save(open_clip_state(stand_in), tmp_path / "state.bin")
+    snapshot = lay(hub, REPOSITORY, {"open_clip_pytorch_model.bin": (tmp_path / "state.bin").read_bytes()})
+    for place in ("", REPOSITORY):
+        assert find_backbone(place, KEY) == snapshot / "open_clip_pytorch_model.bin"
     assert open_backbone("", KEY).channels == stand_in.channels
+    other = lay(hub, "laion/CLIP-convnext_base_w", {"open_clip_model.safetensors": b"1", FILE_NAMES[-1]: b"2"})
+    assert find_backbone("laion/CLIP-convnext_base_w", KEY) == other / "open_clip_model.safetensors"
+
+
+@pytest.mark.parametrize("place", ["", "laion/CLIP-convnext_base_w"])
+def test_one_file_is_downloaded_once(hub: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lora_trainer")
+    repository = place or REPOSITORY
+    with serve(hub) as server:
+        server.repositories[repository] = {"README.md": b"", FILE_NAMES[0]: b"weights", FILE_NAMES[-1]: b"the same"}
+        found = find_backbone(place, KEY)
+        assert found is not None
+        assert (found.name, found.read_bytes()) == (FILE_NAMES[0], b"weights")
+        assert [path.name for path in found.parent.iterdir()] == [FILE_NAMES[0]]
+    assert find_backbone(place, KEY) == found
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("lora_trainer")] == [
+        f"downloading {FILE_NAMES[0]} of {repository} from the hub (0.00 GiB) to {hub}"
+    ]
+
+
+def test_what_the_hub_does_not_have_is_refused(hub: Path) -> None:
+    with serve(hub) as server:
+        server.repositories["someone/vit"] = {"model.safetensors": b""}
+        with pytest.raises(Refusal) as refusal:
+            find_backbone("someone/vit", KEY)
+        assert str(refusal.value).startswith(
+            "clip_path: there is no file or folder someone/vit here, none is among the hub's downloads, and the hub "
+            "does not give someone/vit (it holds none of open_clip_model.safetensors, "
+        )
+        with pytest.raises(Refusal, match=r"does not give laion/.* \(the hub has no such repository, or does not show"):
+            find_backbone("", KEY)
 
 
 def test_half_precision_is_that_of_the_encoder(stand_in: ClipBackbone) -> None:
@@ -104,7 +137,11 @@ def test_gradients_reach_the_pictures_and_no_weight(stand_in: ClipBackbone) -> N
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("", "clip_path: no CLIP ConvNeXt is given, and none is among the hub's downloads; download"),
+        (
+            "",
+            "clip_path: no CLIP ConvNeXt is given, none is among the hub's downloads, and the hub does not give "
+            f"{REPOSITORY} (HF_HUB_OFFLINE is set, so the hub is not asked); download {FILE_NAMES[-1]} from https://hug",
+        ),
         (
             "nowhere.bin",
             "clip_path: there is no file nowhere.bin; download open_clip_pytorch_model.bin from https://hug",
