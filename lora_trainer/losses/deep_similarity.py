@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from lora_trainer.errors import Refusal
 from lora_trainer.losses.full_precision import full_precision
-from lora_trainer.losses.pretrained import Published, read_weights, wrong_content
+from lora_trainer.losses.pretrained import Published, Unusable, downloads, read_weights, wrong_content
+from lora_trainer.losses.random_features import RandomLpips
 from lora_trainer.losses.vgg import CHANNELS, LAYERS_16, VGG16, vgg16_features
 
 RELEASES = "https://github.com/photosynthesis-team"
 LPIPS = Published("LPIPS", f"{RELEASES}/photosynthesis.metrics/releases/download/v0.4.0/lpips_weights.pt")
 DISTS = Published("DISTS", f"{RELEASES}/piq/releases/download/v0.4.1/dists_weights.pt")
+STAND_IN = "stand-in"
 LAYERS = [str(LAYERS_16.index(name)) for name in ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")]
 
 
@@ -41,6 +43,40 @@ class Lpips(nn.Module):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         difference: Tensor = self.network(output, target)
         return difference
+
+
+def find_lpips(place: str, key: str) -> None:
+    """Raises Refusal, which begins with the preset's key, where it is clear without loading that `open_lpips` would.
+
+    Without a place that is so when what torch has not downloaded before must not be downloaded now.
+    """
+    if place == STAND_IN:
+        return
+    try:
+        _piq()
+    except Refusal as refusal:
+        raise Refusal(f"{key}: {refusal}") from refusal
+    if place and not Path(place).is_dir():
+        raise Refusal(f"{key}: there is no folder {place}; {_lpips_cure()}")
+    folder = Path(place) if place else downloads()
+    missing = [file.file_name for file in (VGG16, LPIPS) if not (folder / file.file_name).is_file()]
+    if missing and (place or _is_offline()):
+        given = "" if place else "no weights of LPIPS are given, HF_HUB_OFFLINE is set, and "
+        raise Refusal(f"{key}: {given}there is no {' and no '.join(missing)} in {folder}; {_lpips_cure()}")
+
+
+def open_lpips(place: str, key: str) -> nn.Module:
+    """`Lpips` with the files of a folder or torch's downloads, or the stand-in by its name.
+
+    Raises Refusal, which begins with the preset's key.
+    """
+    if place == STAND_IN:
+        return RandomLpips()
+    find_lpips(place, key)
+    try:
+        return Lpips(place)
+    except Unusable as error:
+        raise Refusal(f"{key}: {error.found}; {_lpips_cure()}") from error
 
 
 class Dists(nn.Module):
@@ -74,6 +110,19 @@ def _bare(piq: ModuleType, kind: Any, weights: str, learned: list[Tensor], **opt
         allow_layers_weights_mismatch=True, **options,
     )  # fmt: skip
     return network.requires_grad_(False).eval()
+
+
+def _lpips_cure() -> str:
+    return (
+        f"get {VGG16.file_name} from {VGG16.url} and {LPIPS.file_name} from {LPIPS.url}, and write the path of the "
+        f"folder that holds both, or {STAND_IN} for a network with random weights"
+    )
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _read(weights: str, published: Published) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from lora_trainer.errors import Refusal
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Published:
@@ -25,6 +28,14 @@ class Published:
     @property
     def file_name(self) -> str:
         return self.url.rpartition("/")[2]
+
+
+class Unusable(Refusal):
+    """Weights that cannot be had. `found` is what is wrong, without the cure, for those who know a better one."""
+
+    def __init__(self, found: str, cure: str, beginning: str = "weights: ") -> None:
+        super().__init__(f"{beginning}{found}; {cure}")
+        self.found = found
 
 
 def read_weights(published: Published, path: Path | None) -> Any:
@@ -46,31 +57,41 @@ def fill(features: nn.Module, state: Any, published: Published) -> None:
             value.copy_(given)
 
 
-def wrong_content(published: Published, found: str) -> Refusal:
+def wrong_content(published: Published, found: str) -> Unusable:
     """What to raise when a file can be read but is of something else."""
-    return Refusal(
-        f"weights: the file is not of {published.what}, it has {found}; get {published.file_name} from {published.url}"
-    )
+    return Unusable(f"the file is not of {published.what}, it has {found}", _cure(published))
 
 
 def _from_file(published: Published, path: Path) -> Any:
-    cure = f"get {published.file_name} from {published.url}"
     if not path.is_file():
-        raise Refusal(f"weights: there is no file {path} with the weights of {published.what}; {cure}")
+        raise Unusable(f"there is no file {path} with the weights of {published.what}", _cure(published))
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file may cause
-        raise Refusal(f"weights: {path} cannot be read as tensors ({type(error).__name__}); {cure}") from error
+        raise Unusable(f"{path} cannot be read as tensors ({type(error).__name__})", _cure(published)) from error
 
 
 def _downloaded(published: Published) -> Any:
     """As torchvision itself would do it, and to the same place."""
+    place = downloads() / published.file_name
+    if not place.is_file():
+        log.info("downloading the weights of %s from %s to %s", published.what, published.url, place)
     try:
         return torch.hub.load_state_dict_from_url(published.url, map_location="cpu", progress=False, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / published.file_name
-        raise Refusal(
-            f"the weights of {published.what} could not be downloaded from {published.url} "
-            f"({getattr(error, 'reason', error)}); get {published.file_name} by other means and say where it is with "
-            f'the option "weights", or lay it at {place}'
+        reason = getattr(error, "reason", error)
+        raise Unusable(
+            f"the weights of {published.what} could not be downloaded from {published.url} ({reason})",
+            f'get {published.file_name} by other means and say where it is with the option "weights", or lay it at '
+            f"{place}",
+            beginning="",
         ) from error
+
+
+def downloads() -> Path:
+    """Where torch keeps what it has downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _cure(published: Published) -> str:
+    return f"get {published.file_name} from {published.url}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import torch
 
 from lora_trainer.draws import torch_generator
 from lora_trainer.errors import Refusal
-from lora_trainer.losses.deep_similarity import Dists, Lpips
+from lora_trainer.losses.deep_similarity import LPIPS, Dists, Lpips, find_lpips, open_lpips
+from lora_trainer.losses.pretrained import Published
+from lora_trainer.losses.random_features import RandomLpips
 from lora_trainer.losses.vgg import vgg16_features
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -90,6 +94,63 @@ def test_missing_and_foreign_files_are_refused(folder: Path, tmp_path: Path) -> 
         Refusal, match=r"^weights: the file is not of LPIPS, it has a list that is not a weight for each"
     ):
         Lpips(str(tmp_path))
+
+
+def refusal(place: Path | str, look: Callable[[str, str], object] = find_lpips) -> str:
+    with pytest.raises(Refusal) as caught:
+        look(str(place), "lpips_weights")
+    (problem,) = caught.value.problems
+    return problem
+
+
+def test_what_lpips_lacks_is_named_before_it_is_loaded(folder: Path, tmp_path: Path) -> None:
+    find_lpips(str(folder), "lpips_weights")
+    torch.save([], tmp_path / "lpips_weights.pt")
+    cure = (
+        "get vgg16-397923af.pth from https://download.pytorch.org/models/vgg16-397923af.pth and lpips_weights.pt from "
+        f"{LPIPS.url}, and write the path of the folder that holds both, or stand-in for a network with random weights"
+    )
+    for look in (find_lpips, open_lpips):
+        said = f"lpips_weights: there is no vgg16-397923af.pth in {tmp_path}; {cure}"
+        assert refusal(tmp_path, look) == said
+        assert refusal(tmp_path / "nichts", look) == f"lpips_weights: there is no folder {tmp_path / 'nichts'}; {cure}"
+    (tmp_path / "leer ü").mkdir()
+    missing = f"there is no vgg16-397923af.pth and no lpips_weights.pt in {tmp_path / 'leer ü'}; {cure}"
+    assert refusal(tmp_path / "leer ü") == f"lpips_weights: {missing}"
+    shutil.copy(folder / "vgg16-397923af.pth", tmp_path)
+    find_lpips(str(tmp_path), "lpips_weights")
+    foreign = "the file is not of LPIPS, it has a list that is not a weight for each channel of 5 layers"
+    assert refusal(tmp_path, open_lpips) == f"lpips_weights: {foreign}; {cure}"
+
+
+def test_without_a_place_lpips_is_among_torchs_downloads(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    downloads = tmp_path / "hub" / "checkpoints"
+    assert refusal("").startswith(
+        "lpips_weights: no weights of LPIPS are given, HF_HUB_OFFLINE is set, and there is no vgg16-397923af.pth "
+        f"and no lpips_weights.pt in {downloads}; get vgg16-397923af.pth from "
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    find_lpips("", "lpips_weights")  # as they can be downloaded
+    monkeypatch.setattr("lora_trainer.losses.deep_similarity.LPIPS", Published("LPIPS", "http://127.0.0.1:9/l.pt"))
+    said = refusal("", open_lpips)
+    assert said.startswith("lpips_weights: the weights of LPIPS could not be downloaded from http://127.0.0.1:9/l.pt (")
+    assert said.endswith("or stand-in for a network with random weights")
+    monkeypatch.undo()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    shutil.copytree(folder, downloads, dirs_exist_ok=True)
+    x, y = pictures()
+    assert torch.equal(open_lpips("", "lpips_weights")(x, y), Lpips(str(folder))(x, y))
+
+
+def test_the_stand_in_is_chosen_by_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "piq", None)
+    find_lpips("stand-in", "lpips_weights")
+    assert isinstance(open_lpips("stand-in", "lpips_weights"), RandomLpips)
+    problem = "LPIPS and DISTS need the package piq, which is not installed; type pip install lora_trainer[metrics]"
+    assert refusal("somewhere") == f"lpips_weights: {problem}"
 
 
 def test_without_piq_the_extra_is_named() -> None:
