@@ -22,7 +22,16 @@ class NotFetched(Exception):
 
 def is_hub_name(place: str) -> bool:
     """Whether it may be `owner/repository`. A relative path of two parts looks the same."""
-    return bool(_NAME.fullmatch(place)) and not place.lower().endswith(MODEL_SUFFIXES)
+    if not _NAME.fullmatch(place) or place.lower().endswith(MODEL_SUFFIXES):
+        return False
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(place)
+    except HFValidationError:
+        return False
+    return True
 
 
 def downloaded(repository: str, names: Collection[str]) -> Path | None:

@@ -229,6 +229,8 @@ def test_an_index_alone_is_no_weights() -> None:
         ("./sd21", False),
         ("C:/models", False),
         ("models\\sd21", False),
+        ("models/..", False),
+        ("models/sd21.", False),
     ],
 )
 def test_what_may_be_a_name_on_the_hub(place: str, expected: bool) -> None:
