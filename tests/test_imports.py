@@ -17,7 +17,7 @@ ALLOWED = {
     "losses": {"losses"},
     "config": {"config"},
 }
-TRAINERS = ("finetune", "gan", "lora", "super_resolution")  # whose modules are named after them
+TRAINERS = ("finetune", "gan", "lora", "restoration", "super_resolution")  # whose modules are named after them
 BUDGET_LINES = 400
 
 

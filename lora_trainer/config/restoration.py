@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -47,6 +49,13 @@ class RestorationPreset(
     def has_discriminator(self) -> bool:
         """Whether the discriminator counts at any time of the training."""
         return any(stage.lambdas.gan for stage in self.loss_stages)
+
+    @property
+    def judged_steps(self) -> tuple[range, ...]:
+        """The steps, counted from 0, in which the discriminator counts and learns: those of stages that weigh it."""
+        stages = self.loss_stages
+        ends = [*(stage.step for stage in stages[1:]), sys.maxsize]
+        return tuple(range(stage.step, end) for stage, end in zip(stages, ends, strict=True) if stage.lambdas.gan)
 
     @property
     def needs_lpips(self) -> bool:

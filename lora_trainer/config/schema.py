@@ -8,7 +8,7 @@ from typing import get_args
 
 from pydantic import SecretStr
 
-from lora_trainer.config import other_models
+from lora_trainer.config import other_models, restoration_sections
 from lora_trainer.config.kinds import Arguments, as_json, value_schema
 from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.config.super_resolution_sections import OTHER_WORDS
@@ -28,7 +28,11 @@ SECTIONS: dict[str, dict[str, object]] = {
     "super_resolution": {
         **{name: {"type": "object"} for name in ("datasets", "train", "path", "val", "logger")},
         **{name: {"type": ["string", "integer"]} for name in OTHER_WORDS if "." not in name},
-    }
+    },
+    "restoration": {
+        restoration_sections.SECTION: {"type": "object"},
+        **{name: {"type": "string"} for name in restoration_sections.OTHER_WORDS},
+    },
 }
 
 

@@ -17,6 +17,9 @@ from lora_trainer.config.gan_rules import GAN_RULES
 from lora_trainer.config.gan_sections import unfold_gan
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.lora_rules import LORA_RULES
+from lora_trainer.config.restoration import RestorationPreset
+from lora_trainer.config.restoration_rules import RESTORATION_RULES
+from lora_trainer.config.restoration_sections import unfold_restoration
 from lora_trainer.config.super_resolution import SuperResolutionPreset
 from lora_trainer.config.super_resolution_rules import SUPER_RESOLUTION_RULES
 from lora_trainer.config.super_resolution_sections import unfold_sections
@@ -61,6 +64,13 @@ TRAINERS = MappingProxyType(
             starts_from="pretrain_network_g",
         ),
         "gan": Trainer(GanPreset, GAN_RULES, unfold=unfold_gan),
+        "restoration": Trainer(
+            RestorationPreset,
+            RESTORATION_RULES,
+            unfold=unfold_restoration,
+            starts_from="weight_path",
+            told_by=("base_model_path", "model_t"),
+        ),
     }
 )
 

@@ -5,8 +5,27 @@ from __future__ import annotations
 import functools
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lora_trainer.draws import python_random, uniform
+
+
+@dataclass(frozen=True)
+class EndlessBatches:
+    """Batches that are all of one size, one after the other from an endless order of as many items."""
+
+    items: int
+    size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """After so many steps every item was seen."""
+        return -(-self.items // self.size)
+
+    def batch_of(self, step: int) -> tuple[int, ...]:
+        """The items of this step's whole batch."""
+        return items_at(step * self.size, self.size, self.items, self.seed)
 
 
 def items_at(first: int, count: int, size: int, seed: int) -> tuple[int, ...]:

@@ -7,58 +7,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import torch
-
-from lora_trainer.data.batches import BatchPlan, Share, micro_positions
 from lora_trainer.data.buckets import Placement, Size
 from lora_trainer.data.images import Pixels, resize_and_crop
-from lora_trainer.data.pair_crops import oriented, stacked
-from lora_trainer.data.pair_store import PairStore
-from lora_trainer.draws import draw_key, python_random, uniform
+from lora_trainer.data.pair_batches import PairBatches, oriented
+from lora_trainer.draws import python_random, uniform
 
 CropType = Literal["random", "center", "none"]
 
 
 @dataclass
-class RestorationCrops:
-    """`data(step)` is the list of this process's micro-batches. Pickled into loader processes.
+class RestorationCrops(PairBatches):
+    """Squares of `side_px` of both pictures; a micro-batch has "prompts" besides."""
 
-    A micro-batch has uint8 "gt" (b, 3, side, side), for pairs "lq" of the same shape, "prompts", and for each sample a
-    key from which everything random about it follows on the device.
-    """
-
-    plan: BatchPlan
-    store: PairStore
     prompts: Sequence[str]
     side_px: int
-    share: Share
     crop_type: CropType = "random"
     use_hflip: bool = True
     use_rot: bool = True
     p_empty_prompt: float = 0.0
 
-    def __call__(self, step: int) -> list[dict[str, Any]]:
-        batch = self.plan.batch_of(step)
-        return [self._micro(step, batch, positions) for positions in micro_positions(batch, self.share)]
+    def micro(self, step: int, batch: Sequence[int], positions: Sequence[int]) -> dict[str, Any]:
+        prompts = [self._prompt(step, position, batch[position]) for position in positions or (0,)]
+        return {**super().micro(step, batch, positions), "prompts": prompts}
 
-    def _micro(self, step: int, batch: Sequence[int], positions: Sequence[int]) -> dict[str, Any]:
-        """A process without a picture of its own gets one that counts nothing: the others wait for its gradients."""
-        weights = torch.ones(len(positions)) if positions else torch.zeros(1)
-        chosen = positions or (0,)
-        rows = [self._sample(step, position, batch[position]) for position in chosen]
-        micro: dict[str, Any] = {"gt": stacked([gt for gt, _ in rows])}
-        if rows[0][1] is not None:
-            micro["lq"] = stacked([lq for _, lq in rows if lq is not None])
-        return {
-            **micro,
-            "prompts": [self._prompt(step, position, batch[position]) for position in chosen],
-            "keys": [draw_key(self.plan.seed, step, position, "degradation") for position in chosen],
-            "names": [self.store.pairs[batch[position]].name for position in chosen],
-            "weights": weights,
-            "total": len(batch),
-        }
-
-    def _sample(self, step: int, position: int, item: int) -> tuple[Pixels, Pixels | None]:
+    def sample(self, step: int, position: int, item: int) -> tuple[Pixels, Pixels | None]:
         pair = self.store.pairs[item]
         draw = python_random(self.plan.seed, step, position, "crop")
         where = (draw.random(), draw.random()) if self.crop_type == "random" else (0.5, 0.5)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lora_trainer.data.camera_faults import blurred, underexposed
 from lora_trainer.data.images import Pixels
+from lora_trainer.data.picture_tensors import as_pixels, as_tensor
 from lora_trainer.data.weather import hazy, rainy, snowy
 from lora_trainer.draws import torch_generator
 
@@ -24,7 +25,4 @@ DEGRADATIONS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] =
 @torch.no_grad()
 def degraded_picture(pixels: Pixels, kind: str, strength: float, *key: int | str) -> Pixels:
     """(h, w, 3) uint8 of the same size, as a function of the key. KeyError for a kind that is none of the five."""
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    made = DEGRADATIONS[kind](image, strength, torch_generator(*key, kind))
-    degraded: Pixels = (made[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return degraded
+    return as_pixels(DEGRADATIONS[kind](as_tensor(pixels), strength, torch_generator(*key, kind)))

@@ -17,7 +17,7 @@ from lora_trainer.engine.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 STATE_ENDING = "-state"
-EPOCHS, STEPS = r"\d{6}", r"step\d{8}"  # how the names of files saved by epochs and by steps end
+EPOCHS, STEPS = r"-\d{6}", r"-step\d{8}"  # how the names of files saved by epochs and by steps end
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,39 @@ class Names:
     def at_error(self, name: str, epoch: int, done: int) -> str:
         return ""
 
+    def file(self, stem: str, suffix: str) -> str:
+        """The name with the format's ending, where what is written under it is a file."""
+        return stem + suffix
+
+    def by_epochs(self, name: str) -> str:
+        """A regular expression for what `after_epoch` gives."""
+        return re.escape(name) + EPOCHS
+
+    def by_steps(self, name: str) -> str:
+        """A regular expression for what `after_step` gives."""
+        return re.escape(name) + STEPS
+
 
 SD_SCRIPTS_NAMES = Names()
 
 
-def surplus(folder: RunFolder, suffix: str, keep: Keep) -> Iterator[Path]:
+def surplus(folder: RunFolder, suffix: str, keep: Keep, names: Names = SD_SCRIPTS_NAMES) -> Iterator[Path]:
     """The files and states of this run beyond those that stay, the oldest first."""
+    by_epochs, by_steps = names.by_epochs(folder.name), names.by_steps(folder.name)
     for moments, ending, count in (
-        (EPOCHS, suffix, keep.epoch_files),
-        (STEPS, suffix, keep.step_files),
-        (EPOCHS, STATE_ENDING, keep.epoch_states),
-        (STEPS, STATE_ENDING, keep.step_states),
+        (by_epochs, suffix, keep.epoch_files),
+        (by_steps, suffix, keep.step_files),
+        (by_epochs, STATE_ENDING, keep.epoch_states),
+        (by_steps, STATE_ENDING, keep.step_states),
     ):
         if count:
-            pattern = re.compile(rf"{re.escape(folder.name)}-{moments}{re.escape(ending)}")
-            found = [path for path in folder.path.iterdir() if pattern.fullmatch(path.name)]
+            found = [path for path in folder.path.iterdir() if _is_of(path.name, moments, ending, names)]
             yield from sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))[:-count]
+
+
+def _is_of(name: str, moments: str, ending: str, names: Names) -> bool:
+    found = re.match(moments, name)
+    return found is not None and name == (found[0] + ending if ending == STATE_ENDING else names.file(found[0], ending))
 
 
 def remove(path: Path) -> None:

@@ -103,7 +103,8 @@ class Loop:
         told = self.trainer.after_step(step)
         self._in_step = False
         self.done = done = step + 1
-        if told:
+        if told and self.processes.is_main:
+            self.settings.folder.append_metrics({"step": done, **told})
             self.settings.track.log(told, done)
         self.readings.push(done, result, self._rates() if self._logged(done) else None)
         self._read(display, leave=1)
@@ -296,7 +297,8 @@ class Loop:
 
     def _drop_surplus(self) -> None:
         if self.processes.is_main:
-            for path in surplus(self.settings.folder, self.trainer.suffix, self.settings.keep):
+            settings = self.settings
+            for path in surplus(settings.folder, self.trainer.suffix, settings.keep, settings.names):
                 self.settings.uploads.remove(path)
 
     # -- ends -------------------------------------------------------------------------------------------------------
@@ -306,6 +308,7 @@ class Loop:
         if self.settings.validation.enabled and self._patient:
             self._validate(done)
         result = self._export(self._name(self.settings.names.at_end, done), done)
+        self._drop_surplus()
         if self.settings.keep.keeps_last_state:
             self._checkpoint(done, [self.settings.folder.name])
         self._preview(done)

@@ -27,10 +27,14 @@ def nothing(micros: Sequence[Batch]) -> None:
 
 @dataclass(frozen=True)
 class Losses:
-    """What a phase's loss returns: one value a sample, so that the engine can average over unequal micro-batches."""
+    """What a phase's loss returns: one value a sample, so that the engine can average over unequal micro-batches.
+
+    The terms are for the log alone. Those of all phases but the first get the phase's name before theirs, unless there
+    is a slash in it.
+    """
 
     per_sample: torch.Tensor  # (b,)
-    terms: Mapping[str, torch.Tensor] = field(default_factory=dict)  # each (b,), for the log only
+    terms: Mapping[str, torch.Tensor] = field(default_factory=dict)  # each (b,)
 
 
 @dataclass(frozen=True)

@@ -115,4 +115,4 @@ def _files(settings: RunSettings, length: Length, suffix: str) -> list[str]:
         if settings.save.due_step(done, length):
             found.append(names.after_step(name, epoch, done))
     found.append(names.at_end(name, length.epochs, length.total_steps))
-    return [f"{each}{suffix}" for each in dict.fromkeys(found)]
+    return [names.file(each, suffix) for each in dict.fromkeys(found)]

@@ -119,6 +119,11 @@ SCHEDULES: dict[str, Callable[[Curve, int], float]] = {
 }
 
 
+def unchanged(step: int) -> float:
+    """The schedule of a rate that stays as it is."""
+    return 1.0
+
+
 def make_schedule(name: str, curve: Curve) -> Schedule:
     """The factor on the base rate for the optimizer step `step`, counted from 0. KeyError for an unknown name."""
     shape = SCHEDULES[name]

@@ -74,7 +74,8 @@ class Stepper:
             norm, phase_bad = self._finished(phase) if phase.fused else self._update(phase, sums["loss"])
             bad = torch.maximum(bad, phase_bad)
             prefix = "" if phase is self.phases[0] else f"{phase.name}/"
-            values |= {f"{prefix}{name}": value for name, value in sums.items()} | {f"{prefix}grad_norm": norm}
+            found = {**sums, "grad_norm": norm}
+            values |= {name if "/" in name else f"{prefix}{name}": value for name, value in found.items()}
         if self.scaler is not None:
             self.scaler.update()
         values["bad"] = bad

@@ -106,15 +106,17 @@ def tiny_base(kind: str, seed: int = 0) -> BaseModel:
     texts = TEXT_PARTS[tiny.kind]
 
     def text_encoder(text: TextPart) -> TextEncoder:
-        return _random(partial(build_text_encoder, configs[text.name], projection=text.projection), text.name, seed)
+        return random_model(
+            partial(build_text_encoder, configs[text.name], projection=text.projection), text.name, seed
+        )
 
     return BaseModel(
         kind=tiny.kind,
         prediction=tiny.prediction,
         zero_terminal_snr=tiny.zero_terminal_snr,
         configs=configs,
-        unet=_random(partial(build_unet, configs["unet"]), "unet", seed),
-        vae=_random(partial(build_vae, configs["vae"]), "vae", seed),
+        unet=random_model(partial(build_unet, configs["unet"]), "unet", seed),
+        vae=random_model(partial(build_vae, configs["vae"]), "vae", seed),
         text_encoders=tuple(map(text_encoder, texts)),
         tokenizers=tuple(own_tokenizer(text, configs) for text in texts),
     )
@@ -147,13 +149,14 @@ _LAST = "conv_out.weight"
 _NORM_STD, _BIAS_STD = 0.1, 0.02
 
 
-def _random(build: Callable[[], M], part: str, seed: int) -> M:
+def random_model(build: Callable[[], M], part: str, seed: int, dtype: torch.dtype = DTYPE) -> M:
+    """A model with random weights that follow from the seed, the part's name and their own."""
     with init_empty_weights():
         empty: Any = build()
     state = {name: _weights(tensor.shape, part, name, seed) for name, tensor in empty.state_dict().items()}
     if part == "vae":
         _scale_latents(state, empty.config.scaling_factor)
-    return materialise(build, state, DTYPE, f"tiny {part}")
+    return materialise(build, state, dtype, f"tiny {part}")
 
 
 def _weights(shape: torch.Size, part: str, name: str, seed: int) -> Tensor:

@@ -75,6 +75,13 @@ def write_grid(path: Path, rows: Sequence[Sequence[Cell]], title: str = "") -> N
     write_png(path, sheet)
 
 
+def write_table(path: Path, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> None:
+    """Pictures (h, w, 3) in a table with a title over each column, as a PNG file, atomically."""
+    first, *others = rows
+    titled = [Cell(picture, title) for picture, title in zip(first, titles, strict=True)]
+    write_grid(path, [titled, *([Cell(picture) for picture in row] for row in others)])
+
+
 def write_png(path: Path, image: Image.Image, **options: object) -> None:
     """Atomically, in a folder that is made when missing."""
     buffer = io.BytesIO()

@@ -65,4 +65,12 @@ STARTS: Mapping[str, Start] = {
         plan="lora_trainer.trainers.gan_plan:plan_gan",
         resume="lora_trainer.trainers.gan_resume:find_end",
     ),
+    "restoration": Start(
+        memory_advice="In this order: gradient_checkpointing true, a smaller batch_size with more "
+        "gradient_accumulation_steps, AdamW8bit, a smaller out_size, a smaller lora_rank, lambda_gan 0",
+        check="lora_trainer.trainers.restoration_job:check_restoration",
+        inspect="lora_trainer.trainers.restoration_job:inspect_restoration",
+        build="lora_trainer.trainers.restoration:build_restoration",
+        plan="lora_trainer.trainers.restoration_plan:plan_restoration",
+    ),
 }

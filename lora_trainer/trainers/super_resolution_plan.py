@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from lora_trainer.data.degradation import describe, plan_degradation
+from lora_trainer.data.picture_tensors import as_pixels
 from lora_trainer.data.resize import bicubic
+from lora_trainer.trainers.preview_sheet import write_table
 from lora_trainer.trainers.super_resolution import SuperResolutionTrainer
 from lora_trainer.trainers.super_resolution_checks import degradation_settings
-from lora_trainer.trainers.super_resolution_sheet import write_table
-from lora_trainer.trainers.super_resolution_validation import as_pixels
 
 SHEET_ROWS = 8
 

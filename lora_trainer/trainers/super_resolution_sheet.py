@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lora_trainer.trainers.preview_sheet import Cell, spread, write_grid
+from lora_trainer.trainers.preview_sheet import spread, write_table
 
 SHOWN_TIMES = 6  # moments of a training that fit side by side
 
@@ -33,13 +33,6 @@ def draw_sheet(path: Path, crops: Sequence[Crop]) -> None:
         shots = [_read(files.get(step), crop.original.shape) for step in steps]
         rows.append([crop.enlarged, *shots, crop.original])
     write_table(path, ["bicubic", *(f"step {step}" for step in steps), "original"], rows)
-
-
-def write_table(path: Path, titles: Sequence[str], rows: Sequence[Sequence[np.ndarray]]) -> None:
-    """Pictures (h, w, 3) in a table with a title over each column, as a PNG file, atomically."""
-    first, *others = rows
-    titled = [Cell(picture, title) for picture, title in zip(first, titles, strict=True)]
-    write_grid(path, [titled, *([Cell(picture) for picture in row] for row in others)])
 
 
 def _read(file: Path | None, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lora_trainer import atomic
 from lora_trainer.config.super_resolution import SuperResolutionPreset
 from lora_trainer.data.pairs import validation_pairs
+from lora_trainer.data.picture_tensors import as_pixels, as_tensor
 from lora_trainer.data.resize import bicubic, downscale_lq
 from lora_trainer.engine.ema import Ema
 from lora_trainer.engine.precision import Precision
 from lora_trainer.models.sr_networks import SrNetwork
 from lora_trainer.models.sr_tiling import upscale_tiled
+from lora_trainer.trainers.preview_sheet import write_png
 from lora_trainer.trainers.super_resolution_job import SuperResolutionJob
 from lora_trainer.trainers.super_resolution_metrics import Measure, make_measures
 from lora_trainer.trainers.super_resolution_sheet import Crop, draw_sheet
@@ -124,25 +125,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train()
 
 
-def as_tensor(pixels: np.ndarray) -> Tensor:
-    """(h, w, 3) of 0 to 255 -> (1, 3, h, w) from 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
-
-
-def as_pixels(image: Tensor) -> np.ndarray:
-    """The first of (b, 3, h, w) from 0 to 1 as (h, w, 3) of 0 to 255."""
-    return (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-
-
 def save_picture(path: Path, image: Tensor) -> None:
     """The first of (b, 3, h, w) as a PNG file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, png_bytes(as_pixels(image)))
-
-
-def png_bytes(pixels: np.ndarray) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    write_png(path, Image.fromarray(as_pixels(image)))

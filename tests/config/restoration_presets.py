@@ -9,17 +9,7 @@ from typing import Any, cast
 
 from lora_trainer.config.reader import Loaded, load_preset
 from lora_trainer.config.restoration import RestorationPreset
-from lora_trainer.config.restoration_rules import RESTORATION_RULES
-from lora_trainer.config.restoration_sections import unfold_restoration
-from lora_trainer.config.trainers import Trainer
 
-RESTORATION = Trainer(
-    RestorationPreset,
-    RESTORATION_RULES,
-    unfold=unfold_restoration,
-    starts_from="weight_path",
-    told_by=("base_model_path", "model_t"),
-)
 REQUIRED = {"base_model_path": "sd21", "model_t": 200, "output_dir": "out", "train_dir": "pairs"}
 
 GUIDE: dict[str, Any] = {  # sd2_finetune_5k_improved, as its YAML is read

@@ -14,8 +14,10 @@ from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.gan import GanPreset
 from lora_trainer.config.lora import LoraPreset
+from lora_trainer.config.restoration import RestorationPreset
 from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.data.captions import CaptionSettings
+from lora_trainer.data.degradation import SETTINGS
 from lora_trainer.models.kohya_metadata import MODELSPEC_SETTINGS
 from lora_trainer.trainers.lora_network import BLOCK_ARGUMENTS, KINDS
 
@@ -23,7 +25,7 @@ PACKAGE = Path(lora_trainer.__file__).parent
 
 # Keys that are taken by their name from a table
 FROM_TABLES = {
-    *(each.name for each in fields(CaptionSettings)), *BLOCK_ARGUMENTS, *MODELSPEC_SETTINGS.values(),
+    *(each.name for each in fields(CaptionSettings)), *SETTINGS, *BLOCK_ARGUMENTS, *MODELSPEC_SETTINGS.values(),
     *(name for _, options in KINDS.values() for name in options),
 }  # fmt: skip
 # Keys whose effect is in reading the preset itself, or in the file's metadata
@@ -43,7 +45,12 @@ ELSEWHERE = {
     "gpus": "is told beside the number of processes",
     "vgg": "is taken by the network that a metric names",
 }
-PRESETS: dict[str, type[CommonPreset]] = {"lora": LoraPreset, "finetune": FinetunePreset, "gan": GanPreset}
+PRESETS: dict[str, type[CommonPreset]] = {
+    "lora": LoraPreset,
+    "finetune": FinetunePreset,
+    "gan": GanPreset,
+    "restoration": RestorationPreset,
+}
 OTHERS = ("lora", "finetune", "super_resolution", "gan", "restoration")  # whose modules are named after them
 KEYS = [(name, key) for name, preset in PRESETS.items() for key in keys_of(preset).values()]
 

@@ -17,14 +17,8 @@ from lora_trainer.config.restoration import RestorationPreset
 from lora_trainer.config.restoration_loss import Lambdas
 from lora_trainer.config.setting import keys_of
 from lora_trainer.config.super_resolution import SuperResolutionPreset
-from lora_trainer.config.trainers import TRAINERS
 from lora_trainer.data.degradation import SETTINGS, DegradationSettings
-from tests.config.restoration_presets import GUIDE, REQUIRED, RESTORATION, load, load_written, preset_of
-
-
-@pytest.fixture(autouse=True)
-def with_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "TRAINERS", {**TRAINERS, "restoration": RESTORATION})
+from tests.config.restoration_presets import GUIDE, REQUIRED, load, load_written, preset_of
 
 
 def problems(folder: Path, **keys: Any) -> list[str]:

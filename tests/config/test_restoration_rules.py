@@ -7,21 +7,14 @@ from typing import Any
 
 import pytest
 
-from lora_trainer.config import reader
 from lora_trainer.config.problems import PresetError
-from lora_trainer.config.trainers import TRAINERS
-from tests.config.restoration_presets import RESTORATION, load, preset_of
+from tests.config.restoration_presets import load, preset_of
 
 NO_GAN = {"lambda_gan": 0}
 ZERO = {f"lambda_{name}": 0 for name in ("l2", "l1", "lpips", "ssim", "gan")}
 GOOD_ALONE: dict[str, Any] = {"train_dir": None, "dataroot_gt": ["photos"]}
 LISTED: dict[str, Any] = {"train_dir": None, "file_list": "a.parquet"}
 VALIDATES = {"val_dir": "val"}
-
-
-@pytest.fixture(autouse=True)
-def with_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "TRAINERS", {**TRAINERS, "restoration": RESTORATION})
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def settings(folder: Path, **changes: Any) -> PairSettings:
 def crops(store: PairStore, rank: int = 0, world: int = 1, per_device: int = 4, **changes: Any) -> PairCrops:
     repeats = [pair.repeats for pair in store.pairs]
     plan = BatchPlan([(1, 1)] * len(store.pairs), repeats, 4, 7)
-    return PairCrops(plan, store, SCALE, 8, Share(rank, world, per_device), **changes)
+    return PairCrops(plan, store, Share(rank, world, per_device), SCALE, 8, **changes)
 
 
 def test_both_resolutions_show_the_same_place(pairs: PairSet, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_shares_and_sources_change_nothing(pairs: PairSet, tmp_path: Path) -> No
 def test_a_process_without_a_picture_gets_a_filler(pairs: PairSet, tmp_path: Path) -> None:
     store = open_store(pairs.pairs, 1, SCALE, tmp_path / "cache")
     plan = BatchPlan([(1, 1)] * 2, [1, 0], 4, 7)
-    (micro,) = PairCrops(plan, store, SCALE, 8, Share(1, 2, 4))(0)
-    (other,) = PairCrops(plan, store, SCALE, 8, Share(0, 2, 4))(0)
+    (micro,) = PairCrops(plan, store, Share(1, 2, 4), SCALE, 8)(0)
+    (other,) = PairCrops(plan, store, Share(0, 2, 4), SCALE, 8)(0)
     assert sorted([float(micro["weights"].sum()), float(other["weights"].sum())]) == [0, 1]
     assert len(micro["gt"]) == len(other["gt"]) == 1
 

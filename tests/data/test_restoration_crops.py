@@ -39,7 +39,7 @@ def crops(root: Path, *, cache_gib: float = 0, rank: int = 0, world: int = 1, **
     found = survey_restoration(replace(sources, cache_gib=cache_gib, cache_folder=str(root / "cache")))
     store = open_store(found.pairs, cache_gib, 1, root / "cache")
     plan = BatchPlan([(1, 1)] * len(found.pairs), [pair.repeats for pair in found.pairs], 4, 7)
-    return RestorationCrops(plan, store, found.prompts, 24, Share(rank, world, 4), **changes)
+    return RestorationCrops(plan, store, Share(rank, world, 4), found.prompts, 24, **changes)
 
 
 def test_both_pictures_show_the_same_place(root: Path) -> None:

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm  # begins with power iterations, the older one without
-
-from lora_trainer.errors import Refusal
+from torch.nn.utils.parametrize import is_parametrized
 
 HIDDEN, SLOPE = 512, 0.2
 TAPS = (1.0, 3.0, 3.0, 1.0)
@@ -38,13 +37,24 @@ class Blur(nn.Module):
 class FeatureHeads(nn.Module):
     """The outputs of the backbone -> as many logits: (b, 1, h', w') of maps, (b, 1) of the embedding, float32.
 
-    Above 0 is real. In train mode each call makes one power iteration of spectral norm; in eval mode none.
+    Above 0 is real. Calls make no power iteration of spectral norm: `refine` does, once for each step, so that it does
+    not matter in how many passes a batch is seen.
     """
 
     def __init__(self, channels: Sequence[int], hidden: int = HIDDEN) -> None:
         super().__init__()
         *maps, vector = channels
         self.heads = nn.ModuleList([*(_map_head(count, hidden) for count in maps), _vector_head(vector, hidden)])
+        self.eval()
+
+    @torch.no_grad()
+    def refine(self) -> None:
+        """Bring the estimates of the spectral norms up to the weights by one power iteration."""
+        self.train()
+        for layer in self.modules():
+            if is_parametrized(layer, "weight"):
+                _ = layer.weight  # is computed when it is asked for, which iterates in train mode
+        self.eval()
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         with torch.autocast(features[0].device.type, enabled=False):
@@ -72,12 +82,3 @@ def build_heads(channels: Sequence[int], seed: int, hidden: int = HIDDEN) -> Fea
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
         return FeatureHeads(channels, hidden)
-
-
-def refuse_small_pictures(height: int, width: int, key: str) -> None:
-    """Raises Refusal where a head would have nothing left to look at. `key` is what sets the size."""
-    if min(height, width) < LEAST_PX:
-        raise Refusal(
-            f"{key}: the discriminator needs pictures of at least {LEAST_PX} x {LEAST_PX} pixels, and these have "
-            f"{width} x {height}; write {LEAST_PX} or more"
-        )

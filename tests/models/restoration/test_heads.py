@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lora_trainer.errors import Refusal
-from lora_trainer.models.restoration.heads import Blur, FeatureHeads, build_heads, refuse_small_pictures
+from lora_trainer.models.restoration.heads import Blur, FeatureHeads, build_heads
 
 
 @pytest.fixture
@@ -110,9 +109,6 @@ def test_autocast_and_half_precision_do_not_reach_the_heads(heads: FeatureHeads)
 
 
 def test_pictures_of_64_pixels_are_the_smallest(heads: FeatureHeads) -> None:
-    refuse_small_pictures(64, 64, "out_size")
     assert tuple(heads(features(16))[2].shape) == (2, 1, 1, 1)
     with pytest.raises(RuntimeError):
         heads(features(12))
-    with pytest.raises(Refusal, match=r"out_size: .* at least 64 x 64 pixels, and these have 32 x 96"):
-        refuse_small_pictures(96, 32, "out_size")
