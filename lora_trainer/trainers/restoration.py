@@ -23,14 +23,13 @@ from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.schedules import unchanged
 from lora_trainer.losses.deep_similarity import open_lpips
 from lora_trainer.losses.one_step import shares_at
-from lora_trainer.models.base_model import BaseModel, load_base_model
+from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.restoration.backbone import open_backbone
 from lora_trainer.models.restoration.checkpoint import load_restorer, lora_parameters, read_restorer
 from lora_trainer.models.restoration.heads import build_heads
 from lora_trainer.models.restoration.lora import add_restoration_lora, lora_paths
-from lora_trainer.models.restoration.stand_in import stand_in_base
 from lora_trainer.models.restoration.tiles import Tiling
-from lora_trainer.trainers.diffusion_base import place_vae
+from lora_trainer.trainers.restoration_base import restoration_base
 from lora_trainer.trainers.restoration_checks import degradation_settings
 from lora_trainer.trainers.restoration_data import RestorationData
 from lora_trainer.trainers.restoration_export import HYPIR_NAMES, SUFFIX, RestorerFiles, restorer_facts
@@ -44,8 +43,9 @@ from lora_trainer.trainers.restoration_objective import (
     Judge,
     RestorationObjective,
 )
+from lora_trainer.trainers.restoration_painter import Painter
 from lora_trainer.trainers.restoration_prompts import Prompts, prepared_prompts
-from lora_trainer.trainers.restoration_validation import SHOWN, Painter, Validator, draw_pictures
+from lora_trainer.trainers.restoration_validation import SHOWN, Validator, draw_pictures
 
 log = logging.getLogger(__name__)
 
@@ -218,13 +218,8 @@ def build_restoration(
 def _base(job: RestorationJob, precision: Precision, device: torch.device) -> BaseModel:
     """The base model on the device, with the LoRA in its UNet; the text encoder is placed by whoever encodes."""
     preset = job.preset
-    if job.checkpoint is None:
-        base = stand_in_base(precision.dtype)
-    else:
-        log.info("loading %s", job.checkpoint.path)
-        base = load_base_model(job.checkpoint, dtype=precision.dtype)
-    base.unet.to(device).train()  # for gradient checkpointing; it has no dropout
-    place_vae(base.vae, precision.dtype, device)
+    base = restoration_base(job.checkpoint, precision, device)
+    base.unet.train()  # for gradient checkpointing; it has no dropout
     if preset.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
         base.vae.enable_gradient_checkpointing()

@@ -18,39 +18,15 @@ from torch import Tensor, nn
 from lora_trainer.data.picture_tensors import as_pixels, as_tensor
 from lora_trainer.data.restoration_pairs import RestorationSet
 from lora_trainer.engine.phase import Batch
-from lora_trainer.engine.precision import Precision
 from lora_trainer.losses.final_score import PictureQuality, validation_metrics
 from lora_trainer.losses.restoration_quality import psnr_y, ssim_y
-from lora_trainer.models.restoration.sizes import resized, working_size
-from lora_trainer.models.restoration.tiles import Tiling
 from lora_trainer.trainers.preview_sheet import write_table
-from lora_trainer.trainers.restoration_networks import OneStep
 from lora_trainer.trainers.restoration_objective import as_shares
-from lora_trainer.trainers.restoration_prompts import Prompts
+from lora_trainer.trainers.restoration_painter import Painter
 
 log = logging.getLogger(__name__)
 
 SHOWN = 4  # pictures of a sheet
-
-
-@dataclass(frozen=True)
-class Painter:
-    """Restores pictures (b, 3, h, w) from 0 to 1, as large as they are, in tiles of the size that is trained on."""
-
-    networks: OneStep
-    prompts: Prompts
-    precision: Precision
-    device: torch.device
-    tiling: Tiling
-
-    @torch.inference_mode()
-    def restored(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """The same size, from 0 to 1, on the CPU. A picture that is smaller than a tile is enlarged for it."""
-        size = (int(images.shape[-2]), int(images.shape[-1]))
-        shown = resized(images.to(self.device), working_size(size, self.tiling.tile_px)) * 2 - 1
-        with self.precision.autocast():
-            made = self.networks.restored(shown, self.prompts(prompts), self.tiling)
-        return resized(as_shares(made), size).clamp(0, 1).cpu()
 
 
 @dataclass(frozen=True)
