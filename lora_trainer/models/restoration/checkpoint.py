@@ -81,7 +81,7 @@ def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def modules_and_rank(path: Path, state: Mapping[str, Tensor]) -> tuple[tuple[str, ...], int]:
     """The paths of the layers that a file covers and its rank, to build the LoRA that it fits. Raises Refusal."""
     paths = [name.removesuffix(f".{DOWN}") for name in state if name.endswith(f".{DOWN}")]
-    ranks = {state[f"{layer}.{DOWN}"].shape[0] for layer in paths}
+    ranks = {tensor.shape[0 if name.endswith(DOWN) else 1] for name, tensor in state.items() if tensor.ndim > 1}
     if len(ranks) != 1:
         raise Refusal(f"{path}: the LoRA has layers of the ranks {sorted(ranks)}, but a restorer has one for all")
     return tuple(paths), ranks.pop()
