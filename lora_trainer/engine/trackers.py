@@ -85,7 +85,7 @@ def open_trackers(preset: CommonPreset, folder: RunFolder, processes: Processes,
     opened: list[Any] = []
     try:
         for name in names:
-            opened.append(_opened(name, _options(name, preset, folder, start) | given.get(name, {})))
+            opened.append(_opened(name, _with_mode(name, _options(name, preset, folder, start) | given.get(name, {}))))
         trackers = Trackers(opened)
         if preset.log_config:
             trackers.log_preset(public_values(preset), start)
@@ -160,6 +160,28 @@ def _run_id(name: str, folder: RunFolder, start: int) -> str:
     found = secrets.token_hex(16)[:21]  # the length that swanlab gives its own
     atomic.write_text(file, found + "\n")
     return found
+
+
+def _with_mode(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """swanlab would ask for a key, and wait. Without one it records what can be sent later, unless told otherwise."""
+    if name != "swanlab" or "mode" in options or os.environ.get("SWANLAB_MODE") or _has_swanlab_key():
+        return options
+    log.info(
+        "log_with: swanlab has no API key here, so the run is recorded offline in %s; `swanlab login` records the next "
+        "one online, and `swanlab sync` sends this one",
+        options["log_dir"],
+    )
+    return {**options, "mode": "offline"}
+
+
+def _has_swanlab_key() -> bool:
+    """From `swanlab login` or its variable. Versions that do not tell are believed to have one."""
+    import swanlab  # type: ignore[import-not-found]
+
+    try:
+        return bool(swanlab.Settings().api_key)
+    except (AttributeError, TypeError):
+        return True
 
 
 def _opened(name: str, options: Mapping[str, Any]) -> Any:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import tracking
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.reader import load_preset
+from lora_trainer.engine import trackers
 from lora_trainer.engine.phase import DrawnPicture
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.run_folder import RunFolder
@@ -50,10 +52,10 @@ def record(preset: CommonPreset, start: int = 0, steps: range = range(1, 4)) -> 
     folder.path.mkdir(exist_ok=True)
     picture = folder.path / "cat.png"
     Image.new("RGB", (24, 16), (200, 100, 50)).save(picture)
-    with open_trackers(preset, folder, Processes(), start) as trackers:
+    with open_trackers(preset, folder, Processes(), start) as opened:
         for step in steps:
-            trackers.log({"loss": step / 2}, step)
-            trackers.log_pictures([DrawnPicture("sample/00", picture, "a cat")], step)
+            opened.log({"loss": step / 2}, step)
+            opened.log_pictures([DrawnPicture("sample/00", picture, "a cat")], step)
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -190,3 +192,42 @@ def test_swanlab_offline(read: Read, tmp_path: Path) -> None:
     assert sorted(file.name.split("-")[0] for file in pictures) == ["001", "002", "003"]
     assert "base.safetensors" in (run / "files" / "config.yaml").read_text(encoding="utf-8")
     assert b"S3CRET" not in everything(run)
+
+
+def test_swanlab_without_a_key_records_offline(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tracker itself stands for the package, which is not installed everywhere."""
+    modes: list[str] = []
+    said: list[str] = []
+
+    class Tracker:
+        name = "swanlab"
+
+        def __init__(self, project: str, mode: str = "online", **options: object) -> None:
+            modes.append(mode)
+
+        def start(self) -> None: ...
+
+        def finish(self) -> None: ...
+
+    monkeypatch.delenv("SWANLAB_MODE", raising=False)
+    monkeypatch.setattr(trackers.log, "info", lambda text, *rest: said.append(text % rest))
+    monkeypatch.setattr(tracking, "LOGGER_TYPE_TO_CLASS", {"swanlab": Tracker})
+    monkeypatch.setattr(trackers, "tracker_names", lambda log_with: ("swanlab",))
+    preset = read(log_with="none")
+    for key in (False, True):
+        monkeypatch.setattr(trackers, "_has_swanlab_key", lambda key=key: key)
+        with open_trackers(preset, RunFolder(Path(preset.output_dir), preset.output_name), Processes(), 0):
+            pass
+    assert modes == ["offline", "online"]
+    assert len(said) == 1
+    assert "no API key here, so the run is recorded offline" in said[0]
+
+
+def test_swanlab_itself_goes_on_without_a_key(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("swanlab")
+    monkeypatch.delenv("SWANLAB_MODE", raising=False)
+    monkeypatch.delenv("SWANLAB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    record(read(log_with="swanlab"))
+    assert list((tmp_path / "out" / "logs").glob("run-*"))
