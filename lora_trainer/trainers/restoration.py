@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +41,11 @@ from lora_trainer.trainers.restoration_objective import (
     JUDGED,
     Judge,
     RestorationObjective,
+    as_shares,
 )
 from lora_trainer.trainers.restoration_painter import Painter
 from lora_trainer.trainers.restoration_prompts import Prompts, prepared_prompts
-from lora_trainer.trainers.restoration_validation import SHOWN, Validator, draw_pictures
+from lora_trainer.trainers.restoration_validation import SHOWN, Shown, Swap, Validator, draw_pictures, held_out_examples
 
 log = logging.getLogger(__name__)
 
@@ -96,13 +96,19 @@ class RestorationTrainer:
         return self.files.write(stem, done)
 
     def preview(self, folder: Path, label: str, done: int) -> Sequence[DrawnPicture]:
-        """The pictures of the first steps, degraded and restored."""
-        versions: dict[str, contextlib.AbstractContextManager[object]] = {f"step {done}": contextlib.nullcontext()}
+        """The pictures of the first steps, and of what is held out the first of each type: degraded and restored."""
+        versions: dict[str, Callable[[], Swap]] = {f"step {done}": contextlib.nullcontext}
         if self.ema is not None:
-            versions["average"] = self.ema.swapped()
-        path = folder / f"{self.job.preset.output_name}_{label}.png"
-        draw_pictures(path, self.painter, self._first_pictures(), versions)
-        return (DrawnPicture("image/restored", path),)
+            versions["average"] = self.ema.swapped
+        sheets = {"trained": self._first_pictures()}
+        if self.job.held_out is not None:
+            sheets["held_out"] = held_out_examples(self.job.held_out, self.job.preset.out_size)
+        drawn = []
+        for name, shown in sheets.items():
+            path = folder / f"{self.job.preset.output_name}_{label}_{name}.png"
+            draw_pictures(path, self.painter, shown, versions)
+            drawn.append(DrawnPicture(f"image/{name}", path))
+        return drawn
 
     def validate(self, folder: Path, label: str, done: int) -> Mapping[str, float]:
         if self.validator is None:
@@ -117,16 +123,15 @@ class RestorationTrainer:
     def _averaged(self) -> contextlib.AbstractContextManager[object]:
         return self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
 
-    def _first_pictures(self) -> Batch:
-        found: dict[str, list[Any]] = {"lq": [], "gt": [], "prompts": []}
+    def _first_pictures(self) -> list[Shown]:
+        found: list[Shown] = []
         for step in range(SHOWN):
             for micro in self.data.crops(step):
-                gt, lq = self.inputs.pictures(micro)
-                for key, value in (("lq", lq), ("gt", gt), ("prompts", micro["prompts"])):
-                    found[key] += list(value)
-            if len(found["gt"]) >= SHOWN:
+                gt, lq = (as_shares(images)[:, None] for images in self.inputs.pictures(micro))
+                found += [Shown(*row) for row in zip(lq, gt, micro["prompts"], strict=True)]
+            if len(found) >= SHOWN:
                 break
-        return {"lq": torch.stack(found["lq"]), "gt": torch.stack(found["gt"]), "prompts": found["prompts"]}
+        return found[:SHOWN]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ Pictures of the data go from 0 to 1, those of the networks from -1 to 1.
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,16 +16,14 @@ from torch import Tensor, nn
 
 from lora_trainer.data.picture_tensors import as_pixels, as_tensor
 from lora_trainer.data.restoration_pairs import RestorationSet
-from lora_trainer.engine.phase import Batch
 from lora_trainer.losses.final_score import PictureQuality, validation_metrics
 from lora_trainer.losses.restoration_quality import psnr_y, ssim_y
 from lora_trainer.trainers.preview_sheet import write_table
-from lora_trainer.trainers.restoration_objective import as_shares
 from lora_trainer.trainers.restoration_painter import Painter
 
-log = logging.getLogger(__name__)
+SHOWN, SHOWN_TYPES = 4, 8  # trained pictures of a sheet, and held-out ones
 
-SHOWN = 4  # pictures of a sheet
+Swap = contextlib.AbstractContextManager[object]
 
 
 @dataclass(frozen=True)
@@ -72,17 +69,39 @@ class Validator:
         return [PictureQuality(self.pairs.kinds[item], *map(float, found)) for item, *found in values]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A picture of a sheet: degraded and original, (1, 3, h, w) from 0 to 1."""
+
+    degraded: Tensor
+    original: Tensor
+    prompt: str
+
+
+def held_out_examples(pairs: RestorationSet, side_px: int) -> list[Shown]:
+    """The middle of the first picture of each type; of at most so many pixels a side."""
+    found = []
+    for item in pairs.first_of_each_kind(1)[:SHOWN_TYPES]:
+        degraded, original = (_middle(as_tensor(pairs.pairs[item].read(which)), side_px) for which in ("lq", "gt"))
+        found.append(Shown(degraded, original, pairs.prompts[item]))
+    return found
+
+
 def draw_pictures(
-    path: Path, painter: Painter, micro: Batch, versions: dict[str, contextlib.AbstractContextManager[object]]
+    path: Path, painter: Painter, shown: Sequence[Shown], versions: Mapping[str, Callable[[], Swap]]
 ) -> None:
-    """A sheet with a row for each of the first pictures of a batch with "lq", "gt" and "prompts": degraded, each
-    version of the restorer, original."""
-    lq, gt = micro["lq"][:SHOWN], micro["gt"][:SHOWN]
-    prompts = micro["prompts"][:SHOWN]
-    columns = {"degraded": as_shares(lq)}
-    for name, version in versions.items():
-        with version:
-            columns[name] = painter.restored(as_shares(lq), prompts)
-    columns["original"] = as_shares(gt)
-    rows = [[as_pixels(images[row : row + 1]) for images in columns.values()] for row in range(len(lq))]
-    write_table(path, list(columns), rows)
+    """A sheet with a row for each picture: degraded, by each version of the restorer, original."""
+    columns = [[each.degraded for each in shown]]
+    for version in versions.values():
+        with version():
+            columns.append([painter.restored(each.degraded, [each.prompt]) for each in shown])
+    columns.append([each.original for each in shown])
+    rows = [[as_pixels(image) for image in row] for row in zip(*columns, strict=True)]
+    write_table(path, ["degraded", *versions, "original"], rows)
+
+
+def _middle(image: Tensor, side_px: int) -> Tensor:
+    height, width = (int(side) for side in image.shape[-2:])
+    rows, columns = min(side_px, height), min(side_px, width)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[..., top : top + rows, left : left + columns]

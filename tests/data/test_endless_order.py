@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from lora_trainer.data.endless_order import drawn_items, items_at
+from lora_trainer.data.endless_order import EndlessBatches, drawn_items, items_at
 
 
 def test_epochs_are_permutations_of_their_own() -> None:
@@ -47,3 +47,10 @@ def test_drawn_items_are_equally_likely() -> None:
     counts = Counter(drawn_items(range(8000), 8, 1, 0, "G"))
     assert sorted(counts) == list(range(8))
     assert max(abs(count - 1000) for count in counts.values()) < 120  # four times the standard deviation
+
+
+def test_batches_of_one_size_follow_each_other() -> None:
+    batches = EndlessBatches(10, 4, 7)
+    assert batches.steps_per_epoch == 3
+    row = items_at(0, 24, 10, 7)
+    assert [batches.batch_of(step) for step in range(6)] == [row[at : at + 4] for at in range(0, 24, 4)]

@@ -223,7 +223,7 @@ def test_good_pictures_alone_are_degraded(train: Train, write: Write, out: Path,
     folder = tmp_path / "bilder ä" / "Rain" / "GT"
     keys = {"train_dir": None, "dataroot_gt": [str(folder)], "high_order_degradation": True, "log_image_steps": 4}
     assert train(write(**keys, stage2_scale=2)) == 0
-    with Image.open(out / "sample" / "tiny_000004.png") as sheet:
+    with Image.open(out / "sample" / "tiny_000004_trained.png") as sheet:
         assert sheet.width > 4 * 64
     sharper = load_file(out / "tiny.safetensors")
     assert train(write(**keys, stage2_scale=2, use_sharpener=False), "--restart") == 0
@@ -256,7 +256,8 @@ def test_a_run_begins_with_the_lora_of_another(train: Train, write: Write, out: 
 
 
 def test_the_best_is_kept_by_its_score(train: Train, write: Write, out: Path, rows: Rows, held_out: Path) -> None:
-    assert train(write(val_dir=str(held_out), validation_steps=2, num_samples_per_type=1)) == 0
+    keys = {"val_dir": str(held_out), "validation_steps": 2, "num_samples_per_type": 1, "log_image_steps": 4}
+    assert train(write(**keys)) == 0
     scores = {row["step"]: row["val/Final_Score"] for row in rows() if "val/Final_Score" in row}
     assert list(scores) == [0, 2, 4]
     best = json.loads((out / "status.json").read_text(encoding="utf-8"))
@@ -266,6 +267,8 @@ def test_the_best_is_kept_by_its_score(train: Train, write: Write, out: Path, ro
         facts = file.metadata()
     assert (facts["steps"], facts["averaged"], facts["model_t"]) == (str(steps), "true", "200")
     assert (out / "tiny-best.pth").exists()
+    with Image.open(out / "sample" / "tiny_000004_held_out.png") as sheet:
+        assert sheet.height > 5 * 64  # a row for each type
 
 
 def test_validation_leaves_nothing_to_chance(train: Train, write: Write, rows: Rows, held_out: Path) -> None:

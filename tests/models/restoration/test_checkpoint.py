@@ -19,8 +19,6 @@ from lora_trainer.models.adapter_convert import to_diffusers, to_kohya
 from lora_trainer.models.adapter_file import read_adapter_file
 from lora_trainer.models.materialise import build_unet
 from lora_trainer.models.restoration.checkpoint import (
-    AVERAGED,
-    PLAIN,
     diffusers_names,
     load_restorer,
     lora_parameters,
@@ -29,6 +27,7 @@ from lora_trainer.models.restoration.checkpoint import (
     read_restorer,
     write_restorer,
 )
+from lora_trainer.models.restoration.file_names import AVERAGED, PLAIN
 from lora_trainer.models.restoration.lora import add_restoration_lora, lora_paths
 from lora_trainer.models.tiny_models import tiny_configs
 
