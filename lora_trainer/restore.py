@@ -146,6 +146,7 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
 
 
 def _restorer(options: argparse.Namespace, weights: Path, facts: Told, prompts: Iterable[str]) -> Restorer:
+    checkpoint = _base(options.base, weights, facts)  # first, as it takes no time
     wishes = _wishes(options, facts)
     from lora_trainer.engine.chosen_device import chosen_device
     from lora_trainer.engine.precision import choose_precision
@@ -156,7 +157,6 @@ def _restorer(options: argparse.Namespace, weights: Path, facts: Told, prompts: 
     precision, _ = choose_precision(wanted, device)
     if options.precision and precision.name != wanted:
         log.info("--precision %s: %s cannot do that; this run uses %s", wanted, device, precision.name)
-    checkpoint = _base(options.base, weights, facts)
     restorer = open_restorer(weights, checkpoint, prompts, wishes, precision, device)
     _refuse_other_prediction(weights, facts, restorer.painter.networks.prediction)
     tiling = wishes.tiling

@@ -14,7 +14,8 @@ from lora_trainer import __version__, atomic
 from lora_trainer.config.restoration import RestorationPreset
 from lora_trainer.engine.ema import Ema
 from lora_trainer.engine.kept_files import Names
-from lora_trainer.models.restoration.checkpoint import AVERAGED, PLAIN, lora_state, write_restorer
+from lora_trainer.models.restoration.checkpoint import lora_state, write_restorer
+from lora_trainer.models.restoration.file_names import AVERAGED, PLAIN
 
 FOLDER = "checkpoint-"
 SUFFIX = ".safetensors"

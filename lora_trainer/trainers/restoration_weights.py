@@ -1,4 +1,7 @@
-"""Which file of a restorer a person means, and what it tells of how it was trained."""
+"""Which file of a restorer a person means, and what it tells of how it was trained.
+
+Imports no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from lora_trainer.errors import Refusal
 from lora_trainer.models.file_kinds import is_torch_file
-from lora_trainer.models.restoration.checkpoint import AVERAGED, PLAIN
+from lora_trainer.models.restoration.file_names import AVERAGED, PLAIN
 from lora_trainer.models.safetensors_header import read_header
 
 SUFFIXES = (".safetensors", ".pth")

@@ -18,10 +18,10 @@ from lora_trainer.atomic import write_bytes
 from lora_trainer.errors import Refusal
 from lora_trainer.models.adapters.lora import ADAPTER, LoraLayer
 from lora_trainer.models.file_kinds import known_stranger
+from lora_trainer.models.restoration.file_names import AVERAGED, PLAIN
 from lora_trainer.models.safetensors_bytes import safetensors_bytes
 from lora_trainer.models.state_files import read_state_file
 
-PLAIN, AVERAGED = "state_dict", "ema_state_dict"  # the names of the files, before .pth and .safetensors
 DOWN, UP = f"lora_A.{ADAPTER}.weight", f"lora_B.{ADAPTER}.weight"
 _LISTED = 3
 
