@@ -27,7 +27,7 @@ def test_its_vae_loses_nothing(base: BaseModel) -> None:
 def test_its_unet_gives_back_what_it_reads(base: BaseModel) -> None:
     latents = torch.randn(1, 192, 8, 8, generator=torch.Generator().manual_seed(1))
     answer = base.unet(latents, torch.tensor([200]), encoder_hidden_states=torch.zeros(1, 77, 40)).sample
-    torch.testing.assert_close(clean_latents(latents, answer, shares_at(200)), latents, atol=1e-5, rtol=0)
+    torch.testing.assert_close(clean_latents(latents, answer, shares_at(200)), latents, atol=1e-4, rtol=0)
 
 
 def test_it_is_always_the_same_and_frozen(base: BaseModel) -> None:
