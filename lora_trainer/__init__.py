@@ -1,4 +1,4 @@
-"""Train LoRAs, diffusion models, upscalers and GANs from JSON presets."""
+"""Train LoRAs, diffusion models, upscalers, GANs and restorers from JSON presets."""
 
 from lora_trainer.torchvision_operators import declare_before_import
 

@@ -80,7 +80,9 @@ class Optimizer:
         1.0, "A longer gradient of either is shortened to this length before the step; 0 leaves it."
     )
     gradient_checkpointing: Switch = setting(
-        True, "Compute parts of the UNet once more instead of keeping them: less memory, slower steps."
+        True,
+        "Compute parts of the UNet and of the VAE's decoder once more instead of keeping them: less memory, slower "
+        "steps.",
     )
 
 
