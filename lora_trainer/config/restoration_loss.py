@@ -125,8 +125,8 @@ class LossWeights:
     lambda_ssim: NotNegative = setting(0.0, "The weight of 1 - SSIM of the luma: structure rather than brightness.")
     lambda_gan: NotNegative = setting(
         0.5,
-        "The weight of the discriminator's verdict, which makes texture. Too much of it costs PSNR and SSIM. While it is "
-        "0, the discriminator rests.",
+        "The weight of the discriminator's verdict, which makes texture. Too much of it costs PSNR and SSIM. While it "
+        "is 0, the discriminator rests.",
     )
     lambda_schedule: LambdaSchedule = setting(
         (),
