@@ -29,7 +29,7 @@ log = logging.getLogger("lora_trainer.restore")  # whose __name__ may be __main_
 
 PROMPT = "high quality, sharp details"  # HYPIR's own
 TIMESTEP, TILE_PX, MULTIPLE, SEED = 200, 512, 8, 231
-MOST_TIMES, LARGEST_PX, LAST_TIMESTEP, MOST_AT_ONCE = 64.0, 65535, 999, 1024
+MOST_TIMES, LARGEST_PX, LAST_TIMESTEP, MOST_AT_ONCE, MOST_USUAL = 64.0, 65535, 999, 1024, 64
 LARGEST_SEED = 2**63 - 1
 FORMATS, COLOUR_FIXES, WINDOWS = ("png", "jpg", "webp"), ("wavelet", "none"), ("centred", "published")
 PRECISIONS = ("bf16", "fp16", "no")
@@ -80,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
         "--tile", type=_side_or_0, help=f"side in pixels, 0 for none (default as trained, else {TILE_PX})"
     )
     tiles.add_argument("--stride", type=_side, help="from tile to tile (default half a tile)")
-    tiles.add_argument("--batch", type=_count, default=1, help="tiles that are computed together (default 1)")
+    tiles.add_argument(
+        "--batch", type=_count, help=f"tiles that are computed together (default as many as make up {TILE_PX} px)"
+    )
     tiles.add_argument(
         "--window", choices=WINDOWS, default=WINDOWS[0], help="published: blended as HYPIR does, for parity"
     )
@@ -188,8 +190,13 @@ def _wishes(options: argparse.Namespace, facts: Told) -> Wishes:
         fidelity=options.fidelity,
         fixes_colours=options.colour_fix != "none",
         seed=seed if options.sample_latents else None,
-        at_once=options.batch,
+        at_once=options.batch or _usual_batch(tile),
     )
+
+
+def _usual_batch(tile_px: int) -> int:
+    """So many tiles that they take the memory of one of the usual size."""
+    return min(MOST_USUAL, max(1, (TILE_PX // tile_px) ** 2)) if tile_px else 1
 
 
 def _first(option: int | None, told: int | None) -> int:

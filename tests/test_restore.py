@@ -125,6 +125,8 @@ def test_both_files_of_a_restorer_give_the_same_bytes_at_any_time(
 def test_without_anything_told_the_settings_are_hypirs() -> None:
     options = restore.parser().parse_args(["--weights", "HYPIR_sd2.pth", "in", "out"])
     assert restore._wishes(options, Told()) == Wishes(200, 200, Tiling(512, 256, "centred"), least_px=512)
+    options = restore.parser().parse_args(["--weights", "x", "in", "out", "--tile", "128"])
+    assert restore._wishes(options, Told()) == Wishes(200, 200, Tiling(128, 64, "centred"), least_px=128, at_once=16)
     options = restore.parser().parse_args(["--weights", "x", "in", "out", "--tile", "0", "--sample-latents"])
     wishes = restore._wishes(options, Told(model_t=100, out_size=256))
     assert wishes == Wishes(100, 200, Tiling(0, 0, "centred"), least_px=256, seed=231)
