@@ -92,7 +92,12 @@ def parser() -> argparse.ArgumentParser:
     texts.add_argument("--prompts", type=Path, metavar="FOLDER", help="with a .txt for each picture, of the same name")
     texts.add_argument("--captions-beside", action="store_true", help="the .txt beside each picture is its prompt")
     looks.add_argument("--fidelity", type=_share, default=0.0, help="0 the restorer alone .. 1 the picture as it was")
-    looks.add_argument("--colour-fix", choices=COLOUR_FIXES, default=COLOUR_FIXES[0], help="(default wavelet)")
+    looks.add_argument(
+        "--colour-fix",
+        choices=COLOUR_FIXES,
+        help="wavelet: large areas keep the picture's own colours and brightness (default what the .safetensors tells: "
+        "none after training on pairs; else wavelet)",
+    )
     looks.add_argument("--sample-latents", action="store_true", help="draw the latents as HYPIR does, not their mean")
     looks.add_argument("--seed", type=_seed, help=f"for --sample-latents (default {SEED})")
     files = found.add_argument_group("files")
@@ -161,11 +166,10 @@ def _restorer(options: argparse.Namespace, weights: Path, facts: Told, prompts: 
         log.info("--precision %s: %s cannot do that; this run uses %s", wanted, device, precision.name)
     restorer = open_restorer(weights, checkpoint, prompts, wishes, precision, device)
     _refuse_other_prediction(weights, facts, restorer.painter.networks.prediction)
-    tiling = wishes.tiling
+    tiling, colours = wishes.tiling, COLOUR_FIXES[0 if wishes.fixes_colours else 1]
     tiles = f"tiles of {tiling.tile_px} px, {tiling.stride_px} apart" if tiling.tile_px else "no tiles"
-    log.info(
-        "restoring with %s on %s: model_t %d, coeff_t %d, %s", weights, device, wishes.model_t, wishes.coeff_t, tiles
-    )
+    steps = f"model_t {wishes.model_t}, coeff_t {wishes.coeff_t}"
+    log.info("restoring with %s on %s: %s, %s, colour fix %s", weights, device, steps, tiles, colours)
     return restorer
 
 
@@ -188,7 +192,7 @@ def _wishes(options: argparse.Namespace, facts: Told) -> Wishes:
         factor=options.upscale or 1.0,
         longest_px=options.target_size or 0,
         fidelity=options.fidelity,
-        fixes_colours=options.colour_fix != "none",
+        fixes_colours=(options.colour_fix or facts.colour_fix or COLOUR_FIXES[0]) == COLOUR_FIXES[0],
         seed=seed if options.sample_latents else None,
         at_once=options.batch or _usual_batch(tile),
     )

@@ -68,7 +68,7 @@ def test_a_folder_is_restored_and_a_broken_off_run_goes_on(
     assert run("--weights", weights, pictures, out) == 0
     said = capsys.readouterr().out
     assert "the base model is stand-in, a tiny network that has learnt nothing" in said
-    assert "on cpu: model_t 150, coeff_t 200, tiles of 64 px, 32 apart" in said
+    assert "on cpu: model_t 150, coeff_t 200, tiles of 64 px, 32 apart, colour fix wavelet" in said
     assert f"2 pictures in {out}, " in said
     assert files(out) == ["cat.png", "größe/kätzchen.png"]
     for name in files(out):
@@ -128,8 +128,10 @@ def test_without_anything_told_the_settings_are_hypirs() -> None:
     options = restore.parser().parse_args(["--weights", "x", "in", "out", "--tile", "128"])
     assert restore._wishes(options, Told()) == Wishes(200, 200, Tiling(128, 64, "centred"), least_px=128, at_once=16)
     options = restore.parser().parse_args(["--weights", "x", "in", "out", "--tile", "0", "--sample-latents"])
-    wishes = restore._wishes(options, Told(model_t=100, out_size=256))
-    assert wishes == Wishes(100, 200, Tiling(0, 0, "centred"), least_px=256, seed=231)
+    wishes = restore._wishes(options, Told(model_t=100, out_size=256, colour_fix="none"))
+    assert wishes == Wishes(100, 200, Tiling(0, 0, "centred"), least_px=256, fixes_colours=False, seed=231)
+    options = restore.parser().parse_args(["--weights", "x", "in", "out", "--colour-fix", "wavelet"])
+    assert restore._wishes(options, Told(colour_fix="none")).fixes_colours
 
 
 def test_prompts_come_from_files(tiny_lora: Path, tiny_path: TinyPath, pictures: Path, tmp_path: Path) -> None:

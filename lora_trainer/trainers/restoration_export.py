@@ -86,5 +86,6 @@ def restorer_facts(preset: RestorationPreset, prediction: str) -> dict[str, str]
         "lora_modules": preset.lora_modules,
         "out_size": preset.out_size,
         "prompt": preset.val_prompt,
+        "colour_fix": "wavelet" if preset.high_order_degradation else "none",  # pairs may be about colours: haze, night
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}

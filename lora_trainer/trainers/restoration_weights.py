@@ -31,6 +31,7 @@ class Told:
     coeff_t: int | None = None
     out_size: int | None = None
     prompt: str | None = None
+    colour_fix: str | None = None
 
 
 def chosen_weights(place: Path, plain: bool) -> Path:
@@ -67,6 +68,7 @@ def told(path: Path) -> Told:
         _number(source, facts, "coeff_t", 0, LAST_TIMESTEP),
         _number(source, facts, "out_size", 8, LARGEST_PX),
         facts.get("prompt"),
+        facts.get("colour_fix"),
     )
 
 

@@ -14,15 +14,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lora_trainer.config.reader import load_stages
 from lora_trainer.data.images import Pixels
 from lora_trainer.engine.precision import Precision
 from lora_trainer.models.restoration.base import find_base
+from lora_trainer.models.restoration.checkpoint import write_restorer
 from lora_trainer.models.restoration.colour_fix import low_frequencies
 from lora_trainer.models.restoration.tiles import WHOLE, Tiling
+from lora_trainer.trainers.restoration_export import restorer_facts
 from lora_trainer.trainers.restoration_inference import NotFinite, Restorer, Wishes, open_restorer
+from lora_trainer.trainers.restoration_weights import Told, told
 from tests.trainers.restoration_run import MODULES, PHOTOS
 from tests.trainers.restorer_files import write_lora
 
+PRESETS = Path(__file__).parents[2] / "presets" / "restoration"
 PROMPT = "a photo of a cat"
 WISHES = Wishes(150, 120, WHOLE, least_px=64, fixes_colours=False)
 TinyPath = Callable[..., Path]
@@ -170,3 +175,12 @@ def test_what_is_not_finite_is_no_picture(tiny: Restorer) -> None:
     broken = replace(tiny, painter=replace(tiny.painter, prompts=lambda prompts: torch.full((1, 77, 40), torch.nan)))
     with pytest.raises(NotFinite):
         broken.restored(photograph(64, 64), PROMPT, "cat.png")
+
+
+def test_what_a_training_writes_down_is_what_restoring_reads(tmp_path: Path) -> None:
+    (loaded,) = load_stages(PRESETS / "example.json", [])
+    preset: Any = loaded.preset
+    for makes_partners, colour_fix in ((False, "none"), (True, "wavelet")):
+        facts = restorer_facts(replace(preset, high_order_degradation=makes_partners, model_t=50), "epsilon")
+        file = write_restorer(tmp_path, {"x": torch.zeros(1)}, "state_dict", facts)[0]
+        assert told(file) == Told("stand-in", "epsilon", 50, 200, preset.out_size, preset.val_prompt, colour_fix)
