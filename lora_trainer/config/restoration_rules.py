@@ -82,6 +82,9 @@ def weights(preset: Preset) -> Findings:
             yield error(f"{moment}every loss has the weight 0, so nothing would be learnt; give one a weight", place)
         elif not any(lambdas.of_pixels):
             yield note(f"{moment}lambda_gan alone makes pictures that no longer follow the original", place)
+    if preset.lambda_gan_warmup_steps and not any(preset.first_lambdas.of_pixels) and preset.lambda_gan:
+        text = "lambda_gan begins at 0 and is the only loss, so the first step would have none; write 0"
+        yield error(text, "lambda_gan_warmup_steps")
     late = [change["step"] for change in preset.lambda_schedule if change["step"] >= preset.max_train_steps]
     if late and len(late) == len(preset.lambda_schedule):
         yield inert(f"the training ends at step {preset.max_train_steps}", "lambda_schedule")
@@ -123,6 +126,9 @@ def adapter(preset: Preset) -> Findings:
     if not preset.log_grad_steps:
         yield inert("log_grad_steps is 0", "log_grad_modules")
         return
+    if not preset.log_grad_modules or not all(preset.log_grad_modules):
+        yield error('needs names of layers, such as ["conv_out"], or write log_grad_steps 0', "log_grad_modules")
+        return
     strange = [name for name in preset.log_grad_modules if not _has_adapter(name, preset.lora_modules)]
     if strange:
         text = f"{', '.join(strange)} gets no LoRA; write layers that lora_modules names, or log_grad_steps 0"
@@ -158,6 +164,8 @@ def averages(preset: Preset) -> Findings:
         yield inert("use_ema is false", "ema_decay")
     elif not preset.ema_decay:
         yield inert("ema_decay is 0", "use_ema")
+    elif preset.ema_decay == 1:
+        yield error("the copy would stay what it is before the first step; write less, such as 0.999", "ema_decay")
 
 
 def saving(preset: Preset) -> Findings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lora_trainer.config import common
-from lora_trainer.config.kinds import Count, FileName, PathText, Switch, Text, Words
+from lora_trainer.config.kinds import Count, FileName, Switch, Text, Words
 from lora_trainer.config.setting import no_effect, setting
 
 
@@ -24,11 +24,6 @@ class Run(common.Run):
 class Logging(common.Logging):
     """What is recorded while the run goes on."""
 
-    logging_dir: PathText = setting(
-        "",
-        "The folder of the trackers' files; without it, or as logs alone, they go into a folder logs in output_dir.",
-        may_change=True,
-    )
     log_image_steps: Count = setting(
         100, "Steps between two sheets of trained pictures: bad, good, restored; 0 is never.", may_change=True
     )
