@@ -43,7 +43,7 @@ def test_every_key_has_a_page() -> None:
 
 def test_a_key_of_several_trainers_is_told_once_where_it_means_the_same() -> None:
     assert explain("logging_dir").startswith("logging_dir (")
-    assert explain("seed").startswith("[lora, super_resolution, gan]\nseed (")
+    assert explain("seed").startswith("[lora, super_resolution, gan, restoration]\nseed (")
     assert explain("seed").count("Every random choice") == 2  # finetune's is another
     assert explain("save_precision").startswith("[lora]\nsave_precision (")
     assert "[super_resolution]\nsave_precision (" in explain("save_precision")
