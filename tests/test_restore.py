@@ -241,7 +241,7 @@ def assert_one_sentence(said: str, text: str) -> None:
     [
         ("--weights nowhere.pth", "--weights nowhere.pth: there is no such file or folder"),
         ("--weights PICTURES", "there is no ema_state_dict.safetensors or .pth and no state_dict.safetensors or .pth"),
-        ("--weights RUN", "in it; there is checkpoint-8 in it, give that"),
+        ("--weights RUN", "checkpoint-8"),
         ("--weights TINY --no-ema", "--no-ema chooses in a folder, and --weights "),
         ("--base ", "tells only the name of its base model, sd21; Stability AI removed"),
         ("--base nowhere/at/all", "--base: there is no file or folder nowhere/at/all; "),

@@ -19,6 +19,7 @@ from lora_trainer.models.safetensors_header import read_header
 SUFFIXES = (".safetensors", ".pth")
 LAST_TIMESTEP = 999
 LARGEST_PX = 16384
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ def _number(path: Path, facts: Mapping[str, str], key: str, least: int, largest:
 
 
 def _cure(place: Path) -> str:
-    """The newest checkpoint in a run's folder is what was meant."""
-    found = [(int(match[1]), path.name) for path in place.iterdir() if (match := re.fullmatch(r".*-(\d+)", path.name))]
-    return f"there is {max(found)[1]} in it, give that" if found else "give a folder checkpoint-N of a run, or a file"
+    """A run's own folder has files and checkpoints, of which the newest may be meant."""
+    found = sorted(file.name for file in place.glob("*.safetensors"))
+    folders = [
+        (int(match[1]), path.name) for path in place.iterdir() if (match := re.fullmatch(r".*-(\d+)", path.name))
+    ]
+    found += [max(folders)[1]] if folders else []
+    if not found:
+        return "give a folder checkpoint-N of a run, or a file"
+    return f"give {' or '.join(str(place / name) for name in found[:NAMED])}"
