@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lora_trainer.engine.phase import Batch
 from lora_trainer.engine.precision import Precision
+from lora_trainer.errors import Refusal
 from lora_trainer.models.restoration.checkpoint import lora_parameters
 from lora_trainer.trainers.restoration_objective import RestorationObjective
 
@@ -29,6 +30,14 @@ class GradientLengths:
     every: int
     precision: Precision
     found: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises Refusal for a name that fits no layer with a LoRA."""
+        unet = self.objective.networks.unet
+        strange = [layer for layer in self.layers if self.every and not _weights_of(unet, layer)]
+        if strange:
+            cure = "write the name of a layer that lora_modules covers, such as conv_out, or log_grad_steps 0"
+            raise Refusal(*(f"log_grad_modules: no layer with a LoRA is named {layer}; {cure}" for layer in strange))
 
     def due(self, step: int) -> bool:
         return self.every > 0 and (step == 0 or (step + 1) % self.every == 0)

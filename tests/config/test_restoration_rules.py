@@ -46,6 +46,12 @@ VALIDATES = {"val_dir": "val"}
             {"lora_modules": ["to_q"]},
             "log_grad_modules: conv_out gets no LoRA; write layers that lora_modules names, or log_grad_steps 0",
         ),
+        ({"log_grad_modules": []}, 'log_grad_modules: needs names of layers, such as ["conv_out"]'),
+        (
+            {**ZERO, "lambda_gan": 1, "lambda_gan_warmup_steps": 9},
+            "lambda_gan_warmup_steps: lambda_gan begins at 0 and is the only loss, so the first step would have none",
+        ),
+        ({"ema_decay": 1}, "ema_decay: the copy would stay what it is before the first step; write less"),
         ({"opt_kwargs": {"lr": 1e-4}}, "opt_kwargs: lr is no option of it; write lr_G and lr_D as keys of their own"),
         ({**VALIDATES, "degradation_types": ["Rain", "Rain"]}, "degradation_types: Rain is named twice"),
         ({**VALIDATES, "degradation_types": ["a/b"]}, 'degradation_types: "a/b" is no name of a folder in val_dir'),

@@ -316,6 +316,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"train_dir": None, "dataroot_gt": ["x"], "high_order_degradation": True, "stage2_scale": 16},
         "stage2_scale: squares of 64 pixels would be degraded at 4; write 8 or less",
     ),
+    "no such layer": (
+        {"log_grad_steps": 1, "log_grad_modules": ["up.conv_out"]},
+        "log_grad_modules: no layer with a LoRA is named up.conv_out; write the name of a layer",
+    ),
+    "a folder": ({"weight_path": "."}, "weight_path: .: this is a folder; give the state_dict.pth"),
     "no file": ({"weight_path": "none.pth"}, "weight_path.*none.pth: there is no such file"),
     "no backbone": ({"lambda_gan": 1, "discriminator_backbone": "none.bin"}, "discriminator_backbone.*none.bin"),
     "no base": ({"base_model_path": "nowhere"}, "base_model_path.*nowhere"),

@@ -6,7 +6,6 @@ diffusers', as in `mid_block.attentions.0.proj_in.lora_A.default.weight`. There 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -14,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lora_trainer.atomic import write_bytes
+from lora_trainer.atomic import staged_file, write_bytes
 from lora_trainer.errors import Refusal
 from lora_trainer.models.adapters.lora import ADAPTER, LoraLayer
 from lora_trainer.models.file_kinds import known_stranger
@@ -23,6 +22,7 @@ from lora_trainer.models.safetensors_bytes import safetensors_bytes
 from lora_trainer.models.state_files import read_state_file
 
 DOWN, UP = f"lora_A.{ADAPTER}.weight", f"lora_B.{ADAPTER}.weight"
+_GIVE = f"give the {PLAIN}.pth or .safetensors of a restorer"
 _LISTED = 3
 
 
@@ -48,20 +48,20 @@ def write_restorer(folder: Path, state: Mapping[str, Tensor], name: str, metadat
     `name` is `PLAIN`, or `AVERAGED` for the moving average. Returns the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    torch_file = io.BytesIO()  # in memory: a path's name would be in the bytes
-    torch.save(dict(state), torch_file)
-    contents = {".pth": torch_file.getvalue(), ".safetensors": safetensors_bytes(state, metadata)}
-    for suffix, data in contents.items():
-        write_bytes(folder / f"{name}{suffix}", data)
-    return [folder / f"{name}{suffix}" for suffix in contents]
+    torch_file, safe_file = (folder / f"{name}{suffix}" for suffix in (".pth", ".safetensors"))
+    with staged_file(torch_file) as file:
+        torch.save(dict(state), file)  # to an open file: a path's name would be in the bytes
+    write_bytes(safe_file, safetensors_bytes(state, metadata))
+    return [torch_file, safe_file]
 
 
 def read_restorer(path: Path) -> dict[str, Tensor]:
     """The LoRA of either file, on the CPU. Raises Refusal for what is none."""
     if not path.is_file():
-        raise Refusal(f"{path}: there is no such file; give the {PLAIN}.pth or .safetensors of a restorer")
+        what = "this is a folder" if path.is_dir() else "there is no such file"
+        raise Refusal(f"{path}: {what}; {_GIVE}")
     if stranger := known_stranger(path):
-        raise Refusal(f"{path}: this is {stranger}; give the {PLAIN}.pth or .safetensors of a restorer")
+        raise Refusal(f"{path}: this is {stranger}; {_GIVE}")
     tensors = read_state_file(path).tensors
     strange = sorted(name for name in tensors if not name.endswith((f".{DOWN}", f".{UP}")))
     if strange or not tensors:
