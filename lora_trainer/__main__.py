@@ -54,8 +54,8 @@ def _check(stages: Sequence[Loaded], name: str) -> int:
     from lora_trainer.trainers.starts import STARTS
 
     for loaded in stages:
-        STARTS[loaded.preset.trainer].call("check", loaded)
-        for line in (*loaded.notes, *(f"{key}: without effect: {why}" for key, why in loaded.inert.items())):
+        told: Sequence[str] = STARTS[loaded.preset.trainer].call("check", loaded) or ()
+        for line in (*loaded.notes, *told, *(f"{key}: without effect: {why}" for key, why in loaded.inert.items())):
             print(f"{loaded.stage}: {line}" if loaded.stage else line)  # noqa: T201
     print(f"{name}: fine")  # noqa: T201
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lora_trainer.data.pair_list import Columns
 from lora_trainer.data.pair_store import open_store
 from lora_trainer.data.restoration_crops import RestorationCrops
 from lora_trainer.data.restoration_pairs import RestorationSet, RestorationSources, survey_restoration
+from lora_trainer.data.restoration_sizes import enlarged, too_small_to_measure
 from lora_trainer.engine.cadence import Cadence
 from lora_trainer.engine.kept_files import Keep, Names
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
@@ -136,15 +137,18 @@ def inspect_restoration(loaded: Loaded, world: int, seed: int) -> RestorationJob
     checkpoint, backbone = _networks(preset, problems)
     pairs = attempt(lambda: survey_restoration(training_sources(preset)), problems)
     held_out = attempt(lambda: survey_restoration(held_out_sources(preset)), problems) if preset.val_dir else None
+    if held_out is not None:
+        problems += too_small_to_measure(held_out.pairs)
     if problems or pairs is None:
         raise Refusal(*problems)
+    pairs = replace(pairs, notes=(*pairs.notes, *enlarged(pairs.pairs, preset.out_size)))
     job = RestorationJob(preset, seed, world, {}, checkpoint, backbone, pairs, held_out)
     job.fingerprint.update(_fingerprint(loaded, job))
     return job
 
 
-def check_restoration(loaded: Loaded) -> None:
-    """What can be said without opening a picture. Raises Refusal."""
+def check_restoration(loaded: Loaded) -> list[str]:
+    """What can be said without opening a picture: what a run would ask the hub for. Raises Refusal."""
     preset = loaded.preset
     assert isinstance(preset, RestorationPreset)
     problems = restoration_problems(loaded)
@@ -157,6 +161,14 @@ def check_restoration(loaded: Loaded) -> None:
                 problems.append(loaded.wrong(f"{place}: there is no such {what}", key))
     if problems:
         raise Refusal(*problems)
+    wanted = {"base_model_path": preset.base_model_path}
+    if preset.has_discriminator:
+        wanted["discriminator_backbone"] = preset.discriminator_backbone
+    return [
+        f"{key}: {place + ' is not here' if place else 'none is given'}, so the run asks the hub for it"
+        for key, place in wanted.items()
+        if _is_on_the_hub(place)
+    ]
 
 
 def training_sources(preset: RestorationPreset) -> RestorationSources:
@@ -210,6 +222,6 @@ def _fingerprint(loaded: Loaded, job: RestorationJob) -> dict[str, Any]:
         "pictures": job.pairs.fingerprint(),
         "base model": weights_identity(job.checkpoint.path) if job.checkpoint else STAND_IN,
         "discriminator_backbone": weights_identity(job.backbone) if job.backbone else "none or stand-in",
-        "lpips_weights": preset.lpips_weights,
+        "lpips_weights": preset.lpips_weights if preset.learns_with_lpips else "none",
         "weight_path": weights_identity(first) if preset.weight_path and first.is_file() else "none",
     }

@@ -12,8 +12,9 @@ from typing import Any
 class Start:
     """Where a trainer's functions are, as `module:name`; loaded when called, because torch takes seconds.
 
-    `check(loaded)` looks at the model's header and the folders; `inspect(loaded, world, seed)` at every picture and
-    gives the job; `build(job, processes, precision, dry)` loads the models; `plan(trainer)` tells them for a dry run.
+    `check(loaded)` looks at the model's header and the folders, and may give lines to be told;
+    `inspect(loaded, world, seed)` looks at every picture and gives the job; `build(job, processes, precision, dry)`
+    loads the models; `plan(trainer)` tells them for a dry run.
     `resume(preset, folder, restart)`, where there is one, finds what the preset asks to go on from, before `inspect`.
     `memory_advice` is what to try when the device's memory is too small.
     """

