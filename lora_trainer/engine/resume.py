@@ -58,6 +58,7 @@ def find_start(
     names may be of another run: what differs is noted in what is found. The run's own checkpoint comes before it,
     unless it has fewer steps.
     """
+    folder.refuse_if_closed()
     folder.refuse_if_busy()
     state = resumed.state
     if not restart and (own := CheckpointFolder(folder.checkpoints).newest()) is not None:

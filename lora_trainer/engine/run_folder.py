@@ -57,6 +57,14 @@ class RunFolder:
                 return status
         return None
 
+    def refuse_if_closed(self) -> None:
+        """Before minutes are spent on loading a model: whether there can be such a folder, and files in it."""
+        there = next((place for place in (self.path, *self.path.parents) if os.path.lexists(place)), Path())
+        if not there.is_dir():
+            raise Refusal(f"output_dir: {there} is a file, so nothing can be written below it; give another folder")
+        if not os.access(there, os.W_OK):
+            raise Refusal(f"output_dir: {there} may not be written to; give another folder, or change its permissions")
+
     def refuse_if_busy(self) -> None:
         """Two programs writing one folder would spoil each other's files."""
         status = _read(self.status_file)
@@ -68,7 +76,10 @@ class RunFolder:
 
     def claim(self) -> None:
         """Make the folder this run's: set another run's status and metrics aside, fetch our own back."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(f"output_dir: {self.path} cannot be made ({error.strerror}); give another folder") from error
         current = _read(self.status_file)
         if current is not None and current.get("output_name") != self.name:
             for kind in (STATUS, METRICS):

@@ -63,3 +63,18 @@ def test_metrics_of_steps_that_come_again_are_cut(tmp_path: Path) -> None:
     folder.cut_metrics(3)
     lines = folder.metrics_file.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_what_is_no_folder_to_write_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunFolder(tmp_path / "new" / "newer", "cat").refuse_if_closed()
+    assert not (tmp_path / "new").exists()
+    file = tmp_path / "file"
+    file.write_text("x")
+    for place in (file, file / "below"):
+        with pytest.raises(Refusal, match=r"output_dir: .*file is a file, so nothing can be written below it"):
+            RunFolder(place, "cat").refuse_if_closed()
+    with pytest.raises(Refusal, match=r"output_dir: .*file cannot be made .*; give another folder"):
+        RunFolder(file, "cat").claim()
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # a superuser may write anywhere
+    with pytest.raises(Refusal, match=r"output_dir: .* may not be written to; give another folder"):
+        RunFolder(tmp_path / "new", "cat").refuse_if_closed()
