@@ -58,8 +58,12 @@ class RestorationPreset(
         return tuple(range(stage.step, end) for stage, end in zip(stages, ends, strict=True) if stage.lambdas.gan)
 
     @property
+    def learns_with_lpips(self) -> bool:
+        return any(stage.lambdas.lpips for stage in self.loss_stages)
+
+    @property
     def needs_lpips(self) -> bool:
-        return bool(self.val_dir) or any(stage.lambdas.lpips for stage in self.loss_stages)
+        return bool(self.val_dir) or self.learns_with_lpips
 
     @property
     def optimizer_options(self) -> dict[str, object]:
