@@ -110,9 +110,10 @@ def _grid(text: str) -> tuple[int, int]:
 
 def _generate(options: argparse.Namespace) -> None:
     _check(options)
+    from lora_trainer.engine.chosen_device import chosen_device
     from lora_trainer.models.gan.generation import read_generator
 
-    generator = read_generator(options.snapshot, _device(options.device))
+    generator = read_generator(options.snapshot, chosen_device(options.device, "--device"))
     look = _look(options, generator)
     if options.mix_rows:
         _mix(options, generator, look)
@@ -144,20 +145,6 @@ def _check(options: argparse.Namespace) -> None:
         from tools.moving_pictures import check_moving
 
         check_moving(options.video)
-
-
-def _device(name: str) -> torch.device:
-    """Raises Refusal."""
-    import torch
-
-    wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise Refusal(f"--device {wanted} cannot be used ({reason}); write cpu or leave it out") from error
-    return device
 
 
 def _look(options: argparse.Namespace, generator: TrainedGenerator) -> Look:

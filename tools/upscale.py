@@ -234,18 +234,14 @@ def _upscaler(options: argparse.Namespace) -> Upscaler:
     """The model as the options want it. Raises Refusal."""
     import torch
 
+    from lora_trainer.engine.chosen_device import chosen_device
     from lora_trainer.models.sr_file import network_from_file
 
     model = network_from_file(options.model)
     name, channels = model.architecture.name, (model.input_channels, model.output_channels)
     if channels not in ((1, 1), (3, 3)):
         raise Refusal(f"{options.model}: {name} makes {channels[1]} channels of {channels[0]}; give a network for RGB")
-    wanted = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise Refusal(f"--device {wanted} cannot be used ({_first_line(error)}); write cpu or leave it out") from error
+    device = chosen_device(options.device, "--device")
     dtype = torch.float32
     if options.fp16 and (device.type == "cpu" or not model.supports_half):
         reason = "a CPU has no use for it" if device.type == "cpu" else f"{name} overflows in it"
