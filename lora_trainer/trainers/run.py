@@ -34,6 +34,8 @@ from lora_trainer.trainers.starts import STARTS
 
 log = logging.getLogger(__name__)
 
+BOARDS = ("tensorboard", "all")  # the trackers whose folder TensorBoard shows
+
 DISK_TROUBLE = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAKE_ROOM = "Make room or give another output_dir; the same command goes on from the last checkpoint"
 OUT_OF_MEMORY = (
@@ -194,4 +196,5 @@ def _say_where(result: Path | None, folder: RunFolder, preset: CommonPreset) -> 
     log.info("finished: %s", result)
     if folder.samples.is_dir():
         log.info("previews: %s", folder.samples)
-    log.info("losses: %s; TensorBoard: tensorboard --logdir %s", folder.metrics_file, log_folder(preset, folder))
+    seen = f"; TensorBoard: tensorboard --logdir {log_folder(preset, folder)}" if preset.log_with in BOARDS else ""
+    log.info("losses: %s%s", folder.metrics_file, seen)

@@ -171,7 +171,9 @@ def test_a_finished_run_says_so_and_another_one_does_not_take_its_place(
     preset = write_preset(epoch=1)
     assert train(preset) == 0
     before = (out / "tiny.safetensors").read_bytes()
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert f"losses: {out / 'metrics.jsonl'}" in said
+    assert "TensorBoard" not in said  # log_with is none
     assert train(preset) == 0
     assert f"this run is finished: {out / 'tiny.safetensors'}; --restart trains it anew" in capsys.readouterr().out
     assert train(preset, "--set", "unet_lr=0.002") == 2
