@@ -93,7 +93,7 @@ class Average:
     use_ema: Switch = setting(True, "Keep a smoothed copy of the LoRA and save it as ema_state_dict.pth too.")
     ema_decay: Share = setting(0.999, "How much of the copy stays in a step; 0 is no copy.")
     resume_ema: Switch = setting(
-        True, "Restore the copy.", may_change=True, effect=no_effect("a checkpoint always holds the copy", False)
+        True, "Restore the copy.", may_change=True, effect=no_effect("a checkpoint always holds the copy")
     )
 
 

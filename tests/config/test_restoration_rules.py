@@ -103,7 +103,7 @@ def test_what_cannot_be_is_refused_at_its_place(tmp_path: Path, keys: dict[str, 
         ({"ema_decay": 0, "use_ema": True}, {"use_ema"}),
         ({"checkpointing_steps": 0, "checkpoints_total_limit": 3}, {"checkpoints_total_limit"}),
         ({"resume_from_checkpoint": "c", "resume_ema": False, "swanlab_workspace": "w"},
-         {"resume_from_checkpoint", "swanlab_workspace"}),
+         {"resume_from_checkpoint", "resume_ema", "swanlab_workspace"}),
         ({"log_with": "none", "logging_dir": "x"}, {"logging_dir"}),
     ],
 )  # fmt: skip
