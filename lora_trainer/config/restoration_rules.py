@@ -171,6 +171,8 @@ def averages(preset: Preset) -> Findings:
 def saving(preset: Preset) -> Findings:
     if not preset.checkpointing_steps:
         yield inert("checkpointing_steps is 0", "checkpoints_total_limit")
+    if preset.output_name.startswith("checkpoint-"):
+        yield error("names that begin with checkpoint- are those of the folders; write another", "output_name")
 
 
 RESTORATION_RULES: tuple[Rule, ...] = (

@@ -51,6 +51,7 @@ VALIDATES = {"val_dir": "val"}
             {**ZERO, "lambda_gan": 1, "lambda_gan_warmup_steps": 9},
             "lambda_gan_warmup_steps: lambda_gan begins at 0 and is the only loss, so the first step would have none",
         ),
+        ({"output_name": "checkpoint-5"}, "output_name: names that begin with checkpoint- are those of the folders"),
         ({"ema_decay": 1}, "ema_decay: the copy would stay what it is before the first step; write less"),
         ({"opt_kwargs": {"lr": 1e-4}}, "opt_kwargs: lr is no option of it; write lr_G and lr_D as keys of their own"),
         ({**VALIDATES, "degradation_types": ["Rain", "Rain"]}, "degradation_types: Rain is named twice"),
