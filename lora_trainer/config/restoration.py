@@ -61,6 +61,12 @@ class RestorationPreset(
     def learns_with_lpips(self) -> bool:
         return any(stage.lambdas.lpips for stage in self.loss_stages)
 
+    def penalises(self, step: int) -> bool:
+        """Whether R1 is computed in this step, counted from 0: in every r1_interval-th of the discriminator's."""
+        own = sum(len(range(steps.start, min(steps.stop, step + 1))) for steps in self.judged_steps)
+        learns = any(step in steps for steps in self.judged_steps)
+        return self.penalises_gradients and learns and own % self.r1_interval == 0
+
     @property
     def needs_lpips(self) -> bool:
         return bool(self.val_dir) or self.learns_with_lpips

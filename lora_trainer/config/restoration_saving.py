@@ -49,7 +49,7 @@ class Validation:
     """Measuring on held-out pairs while the training goes on, without chance: PSNR, SSIM, LPIPS and Final_Score."""
 
     validation_steps: Count = setting(
-        500, "Steps between two measurements of val_dir; 0 is only at the end.", may_change=True
+        500, "Steps between two measurements of val_dir; 0 is only before the first and at the end.", may_change=True
     )
     save_best: Switch = setting(
         True, "Keep the LoRA with the highest Final_Score, which is PSNR + 10 SSIM - 5 LPIPS.", may_change=True

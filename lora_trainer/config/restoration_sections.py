@@ -51,7 +51,10 @@ def unfold_restoration(written: Mapping[str, Entry]) -> dict[str, Entry]:
     """
     flat: dict[str, Entry] = {}
     section = written.get(SECTION)
-    if section is not None and isinstance(section.value, dict):
+    if section is not None:
+        if not isinstance(section.value, dict):
+            text = f"found {shown(section.value)}; write an object with train and val, or the keys in it at the top"
+            raise PresetError(section.wrong_value(text))
         flat |= {entry.key: entry for entry in _leaves(section)}
         written = {key: entry for key, entry in written.items() if key != SECTION}
     for key, entry in written.items():

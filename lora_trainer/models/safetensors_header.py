@@ -58,7 +58,7 @@ def _strings(metadata: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _unreadable(path: Path, reason: str) -> Refusal:
-    return Refusal(f"{path}: this is not a .safetensors file, {reason}; give the base model's own file")
+    return Refusal(f"{path}: this is not a .safetensors file, {reason}; give the file that was meant, or copy it again")
 
 
 def _truncated(path: Path, size: int, expected: int) -> Refusal:

@@ -149,7 +149,7 @@ class Inputs:
         batch = {
             "step": step,
             "lambdas": preset.lambdas_at(step),
-            "penalised": preset.penalises_gradients and (step + 1) % preset.r1_interval == 0,
+            "penalised": preset.penalises(step),
             **{key: micro[key] for key in ("names", "weights", "total")},
             **self._seen(micro),
         }

@@ -222,6 +222,13 @@ def _fingerprint(loaded: Loaded, job: RestorationJob) -> dict[str, Any]:
         "pictures": job.pairs.fingerprint(),
         "base model": weights_identity(job.checkpoint.path) if job.checkpoint else STAND_IN,
         "discriminator_backbone": weights_identity(job.backbone) if job.backbone else "none or stand-in",
-        "lpips_weights": preset.lpips_weights if preset.learns_with_lpips else "none",
+        "lpips_weights": _lpips_identity(preset.lpips_weights) if preset.learns_with_lpips else "none",
         "weight_path": weights_identity(first) if preset.weight_path and first.is_file() else "none",
     }
+
+
+def _lpips_identity(place: str) -> str:
+    """Of the files of a folder, wherever it lies; of downloads and the stand-in the word."""
+    folder = Path(place)
+    files = sorted(folder.glob("*.p*")) if place and folder.is_dir() else []
+    return " ".join(weights_identity(file) for file in files) or place

@@ -59,7 +59,7 @@ class OneStep:
         """(b, c, h/8, w/8) what the restored picture is in latents. `hidden` is (b, n, d) of the prompts; `unet` is the
         same network within what exchanges its gradients."""
         timesteps = torch.full((len(latents),), self.model_t, device=latents.device)
-        network = unet or self.unet
+        network = self.unet if unet is None else unet
         answer: Tensor = network(
             latents.to(self.unet.dtype), timesteps, encoder_hidden_states=hidden.to(self.unet.dtype), return_dict=False
         )[0]

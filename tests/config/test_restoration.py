@@ -121,7 +121,7 @@ def test_upstreams_degradation_is_read_from_its_sections(tmp_path: Path) -> None
             'data_config.train.dataset.target: found "mine.Pairs"; write one of PairedParquetDataset, '
             "IdentityBatchTransform, RealESRGANDataset, RealESRGANBatchTransform",
         ),
-        ((), {"data_config": 3}, "data_config: unknown key"),
+        ((), {"data_config": 3}, "data_config: found 3; write an object with train and val"),
         ((), {"report_to": "tensorbord"}, 'log_with: found "tensorbord"; write one of tensorboard'),
     ],
 )
@@ -262,3 +262,16 @@ def test_every_key_has_a_story_and_a_schema() -> None:
         assert key.setting.about.endswith("."), key.name
         assert isinstance(value_schema(key.annotation), dict)
         assert key.name.isascii()
+
+
+def test_r1_counts_the_discriminators_own_steps(tmp_path: Path) -> None:
+    schedule = [{"step": 3, "lambda_gan": 0.5}, {"step": 7, "lambda_gan": 0}, {"step": 9, "lambda_gan": 1}]
+    keys = {"lambda_gan": 0, "lambda_schedule": schedule, "r1_gamma": 1, "r1_interval": 3, "max_train_steps": 20}
+    preset = preset_of(load(tmp_path, **keys))
+    assert [step for step in range(20) if preset.penalises(step)] == [5, 10, 13, 16, 19]
+    assert not any(preset_of(load(tmp_path, **{**keys, "r1_gamma": 0})).penalises(step) for step in range(20))
+
+
+def test_a_section_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, data_config=[1])
+    assert "data_config: found [1]; write an object with train and val" in found
