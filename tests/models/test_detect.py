@@ -218,7 +218,8 @@ def test_text_and_archives(tmp_path: Path) -> None:
     text = tmp_path / "readme.txt"
     text.write_text("This is how to use the model.", encoding="utf-8")
     assert _refusal(lambda: detect(text)) == (
-        f"{text}: this is not a .safetensors file, its header has an impossible length; give the file that was meant, or copy it again"
+        f"{text}: this is not a .safetensors file, its header has an impossible length; give the file that was meant, "
+        "or copy it again"
     )
     archive = tmp_path / "model.ckpt"
     with zipfile.ZipFile(archive, "w") as file:
