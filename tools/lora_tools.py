@@ -111,16 +111,9 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool, folder: 
 
 def device_of(word: str) -> torch.device:
     """Raises Refusal for a device that is not there."""
-    import torch
+    from lora_trainer.engine.chosen_device import chosen_device
 
-    wanted = word or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise Refusal(f"--device {wanted} cannot be used ({reason}); write cpu or leave it out") from error
-    return device
+    return chosen_device(word, "--device")
 
 
 def print_layers(reports: Sequence[LayerReport]) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("merge_lora", "extract_lora", "resize_lora", "show_metadata", "convert_lora")
+TOOLS = ("merge_lora", "extract_lora", "resize_lora", "show_metadata", "convert_lora", "before_after")
 PAGE = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
-COMMAND = re.compile(r"^python -m tools\.(\w+) (.*)$", re.MULTILINE)
+COMMAND = re.compile(r"^python -m tools\.(\w+) (.*?(?:\\\n.*?)*)$", re.MULTILINE)
 
 
 def commands(text: str) -> list[tuple[str, str]]:
-    return COMMAND.findall(text)
+    return [(name, words.replace("\\\n", " ")) for name, words in COMMAND.findall(text)]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
