@@ -11,9 +11,10 @@ from lora_trainer.engine.phase import Stateful
 from lora_trainer.trainers.finetune_export import ModelFiles
 from lora_trainer.trainers.finetune_job import FinetuneJob
 from lora_trainer.trainers.finetune_pictures import write_epoch_schedule
+from lora_trainer.trainers.job import FollowsJob
 
 
-class FinetuneSteps:
+class FinetuneSteps(FollowsJob):
     """The part of engine.phase.Trainer that follows from the job."""
 
     job: FinetuneJob
@@ -28,18 +29,6 @@ class FinetuneSteps:
     @property
     def state(self) -> Mapping[str, Stateful]:
         return {"ema": self.ema} if self.ema is not None else {}
-
-    @property
-    def total_steps(self) -> int:
-        return self.job.total_steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.job.steps_per_epoch
-
-    @property
-    def total_batch(self) -> int:
-        return self.job.total_batch
 
     @property
     def largest_step(self) -> int:

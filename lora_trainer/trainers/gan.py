@@ -24,12 +24,13 @@ from lora_trainer.trainers.gan_networks import Networks
 from lora_trainer.trainers.gan_phases import REAL_SIGNS, Contest
 from lora_trainer.trainers.gan_sheets import FIRST_FAKES, REALS, Sheet
 from lora_trainer.trainers.gan_ticks import STATS, Ticks, cut_lines
+from lora_trainer.trainers.job import FollowsJob
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class GanTrainer:
+class GanTrainer(FollowsJob):
     """What the loop runs (engine.phase.Trainer)."""
 
     job: GanJob
@@ -51,18 +52,6 @@ class GanTrainer:
     @property
     def preset(self) -> GanPreset:
         return self.job.preset
-
-    @property
-    def total_steps(self) -> int:
-        return self.job.total_steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.job.steps_per_epoch
-
-    @property
-    def total_batch(self) -> int:
-        return self.job.total_batch
 
     @property
     def folder(self) -> Path:

@@ -39,6 +39,11 @@ class Job:
         raise NotImplementedError
 
     @property
+    def total_batch(self) -> int:
+        """Pictures per optimizer step, over all processes and passes."""
+        raise NotImplementedError
+
+    @property
     def epoch_ends(self) -> tuple[int, ...]:
         """The steps done when each epoch ends, where epochs differ in length."""
         return ()
@@ -94,6 +99,24 @@ class Job:
     def workers(self) -> int:
         """Processes that read the data beside the training; 0 is a thread."""
         return 0
+
+
+class FollowsJob:
+    """The part of engine.phase.Trainer that a trainer has from its job."""
+
+    job: Job
+
+    @property
+    def total_steps(self) -> int:
+        return self.job.total_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.job.steps_per_epoch
+
+    @property
+    def total_batch(self) -> int:
+        return self.job.total_batch
 
 
 def attempt(look: Callable[[], T], problems: list[str]) -> T | None:

@@ -28,6 +28,7 @@ from lora_trainer.models.restoration.checkpoint import load_restorer, lora_param
 from lora_trainer.models.restoration.heads import build_heads
 from lora_trainer.models.restoration.lora import add_restoration_lora, lora_paths
 from lora_trainer.models.restoration.tiles import Tiling
+from lora_trainer.trainers.job import FollowsJob
 from lora_trainer.trainers.restoration_base import restoration_base
 from lora_trainer.trainers.restoration_checks import degradation_settings
 from lora_trainer.trainers.restoration_data import RestorationData
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class RestorationTrainer:
+class RestorationTrainer(FollowsJob):
     """What the loop runs (engine.phase.Trainer)."""
 
     job: RestorationJob
@@ -66,18 +67,6 @@ class RestorationTrainer:
     state: Mapping[str, Stateful] = field(default_factory=dict)
     suffix: str = SUFFIX
     largest_step: int = 0  # all batches are alike
-
-    @property
-    def total_steps(self) -> int:
-        return self.job.total_steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.job.steps_per_epoch
-
-    @property
-    def total_batch(self) -> int:
-        return self.job.total_batch
 
     def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
         """Latents and encoded prompts, and the degraded pictures where they are made here."""

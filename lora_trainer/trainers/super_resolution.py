@@ -31,6 +31,7 @@ from lora_trainer.models.sr_file import check_readback, foresee_readback, save_n
 from lora_trainer.models.sr_fusing import fuse_threefold
 from lora_trainer.models.sr_networks import SrNetwork, build_network
 from lora_trainer.models.sr_pretrain import load_pretrain
+from lora_trainer.trainers.job import FollowsJob
 from lora_trainer.trainers.super_resolution_checks import degradation_settings
 from lora_trainer.trainers.super_resolution_job import SuperResolutionJob
 from lora_trainer.trainers.super_resolution_objective import AdaptiveAdversary, Gan, Objective, build_losses
@@ -42,7 +43,7 @@ DTYPES = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
-class SuperResolutionTrainer:
+class SuperResolutionTrainer(FollowsJob):
     """What the loop runs (engine.phase.Trainer)."""
 
     job: SuperResolutionJob
@@ -62,18 +63,6 @@ class SuperResolutionTrainer:
     @property
     def suffix(self) -> str:
         return f".{self.preset.save_checkpoint_format}"
-
-    @property
-    def total_steps(self) -> int:
-        return self.job.total_steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.job.steps_per_epoch
-
-    @property
-    def total_batch(self) -> int:
-        return self.job.total_batch
 
     def prepare(self, step: int, micros: list[Batch]) -> list[Batch]:
         """Pictures from 0 to 1, and the low resolution where it is made here."""

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from lora_trainer.config.reader import load_preset
 from lora_trainer.data.latent_encoding import read_pixels
-from lora_trainer.engine.loop import Loop
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.models.base_model import load_base_model
@@ -27,6 +26,7 @@ from lora_trainer.trainers.finetune import build_finetune
 from lora_trainer.trainers.finetune_job import inspect_finetune
 from lora_trainer.trainers.finetune_vae import VaeTrainer
 from tests.trainers.test_run import run_python
+from tests.trainers.waiting import stop_after
 
 Rows = Callable[[], list[dict[str, Any]]]
 Train = Callable[..., int]
@@ -90,19 +90,6 @@ def warnings() -> Iterator[list[str]]:
     logger.addHandler(handler)
     yield found
     logger.removeHandler(handler)
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Have the next run hear a signal once."""
-    whole, heard = Loop._step, list[int]()
-
-    def step(self: Loop, number: int, *rest: Any) -> None:
-        if number + 1 == steps and not heard:
-            self.stop.signal = 15
-            heard.append(number)
-        whole(self, number, *rest)
-
-    monkeypatch.setattr(Loop, "_step", step)
 
 
 def test_the_file_is_a_whole_model_with_unit_latents(train: Train, write: Write, out: Path, model: Path) -> None:

@@ -22,6 +22,7 @@ from lora_trainer.models.gan.snapshot import read_snapshot
 from lora_trainer.models.gan.table import build_discriminator, build_generator
 from lora_trainer.trainers import gan_sheets
 from tests.trainers.gan_run import tiny, write_images
+from tests.trainers.waiting import stop_after
 
 REPOSITORY = Path(__file__).parents[2]
 LAST = "network-snapshot-000000.safetensors"
@@ -55,20 +56,6 @@ def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Have the next run hear a signal once."""
-    whole = Loop._step
-
-    def step(self: Loop, number: int, *rest: Any) -> None:
-        if number + 1 == steps and not heard:
-            self.stop.signal = 15
-            heard.append(number)
-        whole(self, number, *rest)
-
-    heard: list[int] = []
-    monkeypatch.setattr(Loop, "_step", step)
 
 
 def test_a_run_leaves_what_users_of_the_field_look_for(

@@ -19,9 +19,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lora_trainer.engine.loop import Loop
 from tests.trainers.restoration_run import GAN, MODULES, PHOTOS, TYPES, preset_writer, write_pairs
-from tests.trainers.waiting import wait_for_steps
+from tests.trainers.waiting import stop_after, wait_for_steps
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,20 +43,6 @@ def held_out(tmp_path: Path) -> Path:
 def state(folder: Path, name: str = "state_dict") -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = torch.load(folder / f"{name}.pth", weights_only=True)
     return found
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Have the next run hear a signal once."""
-    whole = Loop._step
-
-    def step(self: Loop, number: int, *rest: Any) -> None:
-        if number + 1 == steps and not heard:
-            self.stop.signal = 15
-            heard.append(number)
-        whole(self, number, *rest)
-
-    heard: list[int] = []
-    monkeypatch.setattr(Loop, "_step", step)
 
 
 def test_the_folders_are_hypirs(train: Train, write: Write, out: Path, tiny_path: Callable[..., Path]) -> None:

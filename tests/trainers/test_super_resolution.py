@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lora_trainer.engine.loop import Loop
+from tests.trainers.waiting import stop_after
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOS = REPOSITORY / "presets" / "photos" / "2_photo"
@@ -86,20 +86,6 @@ def write(tmp_path: Path, pictures: Path) -> Write:
 
 def weights(out: Path, name: str = "tiny") -> dict[str, torch.Tensor]:
     return load_file(out / f"{name}.safetensors")
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Have the next run hear a signal once."""
-    whole = Loop._step
-
-    def step(self: Loop, number: int, *rest: Any) -> None:
-        if number + 1 == steps and not heard:
-            self.stop.signal = 15
-            heard.append(number)
-        whole(self, number, *rest)
-
-    heard: list[int] = []
-    monkeypatch.setattr(Loop, "_step", step)
 
 
 def test_the_file_is_one_that_spandrel_knows(train: Train, write: Write, out: Path, rows: Rows) -> None:
