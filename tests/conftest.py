@@ -139,9 +139,13 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run the command line in this process: `train(preset, "--set", "epoch=1")` gives the exit status."""
+    """Run the command line in this process: `train(preset, "--set", "epoch=1")` gives the exit status.
+
+    Without the report at the end, whose curves take a second; test_reports.py is about it.
+    """
     from lora_trainer.engine.signals import StopRequest
 
+    monkeypatch.setattr("lora_trainer.trainers.run.leave_report", lambda folder: None)
     monkeypatch.setattr(StopRequest, "install", lambda self: None)  # pytest needs its own Ctrl-C
 
     def run(preset: Path, *arguments: str) -> int:

@@ -15,7 +15,8 @@ import psutil
 from lora_trainer import atomic
 from lora_trainer.errors import Refusal
 
-STATUS, METRICS = "status.json", "metrics.jsonl"
+STATUS, METRICS, FACTS, REPORT = "status.json", "metrics.jsonl", "facts.json", "report.html"
+OF_ONE_RUN = (STATUS, METRICS, FACTS, REPORT)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class RunFolder:
     @property
     def metrics_file(self) -> Path:
         return self.path / METRICS
+
+    @property
+    def facts_file(self) -> Path:
+        return self.path / FACTS
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / REPORT
 
     @property
     def checkpoints(self) -> Path:
@@ -75,17 +84,17 @@ class RunFolder:
             )
 
     def claim(self) -> None:
-        """Make the folder this run's: set another run's status and metrics aside, fetch our own back."""
+        """Make the folder this run's: set another run's files aside, fetch our own back."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refusal(f"output_dir: {self.path} cannot be made ({error.strerror}); give another folder") from error
         current = _read(self.status_file)
         if current is not None and current.get("output_name") != self.name:
-            for kind in (STATUS, METRICS):
+            for kind in OF_ONE_RUN:
                 if (self.path / kind).exists():
                     (self.path / kind).replace(self._aside(kind, str(current.get("output_name"))))
-        for kind in (STATUS, METRICS):
+        for kind in OF_ONE_RUN:
             aside = self._aside(kind, self.name)
             if aside.exists() and not (self.path / kind).exists():
                 aside.replace(self.path / kind)

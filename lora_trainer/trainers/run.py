@@ -25,10 +25,12 @@ from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import NOTHING_RESUMED, AlreadyFinished, Resumed, find_start
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.run_settings import RunSettings
-from lora_trainer.engine.signals import StopRequest
+from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError
 from lora_trainer.engine.trackers import NO_TRACKERS, Trackers, check_trackers, log_folder, open_trackers
 from lora_trainer.errors import Refusal
+from lora_trainer.report.write import leave_report
+from lora_trainer.trainers.facts import leave_facts
 from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.starts import STARTS
 
@@ -109,9 +111,23 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
         with open_uploads(job.hub, processes.is_main) as uploads, listening(folder.path, processes.is_main) as commands:
             settings = replace(settings, uploads=uploads, commands=commands)
             stop.when_heard = commands.leave_terminal
-            result = Loop(trainer, settings, processes, precision, stop).run(found)
+            if processes.is_main:
+                folder.claim()
+                leave_facts(folder, loaded, job, settings.continue_command)
+            try:
+                result = Loop(trainer, settings, processes, precision, stop).run(found)
+            except (Exception, Stopped) as error:
+                if not getattr(error, "message", ""):  # else a second Ctrl-C, which waits for nothing
+                    _report(folder, processes)
+                raise
     if processes.is_main:
         _say_where(result, folder, preset)
+    _report(folder, processes)
+
+
+def _report(folder: RunFolder, processes: Processes) -> None:
+    if processes.is_main:
+        leave_report(folder.path)
 
 
 def _from_main(processes: Processes, look: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ class Start:
     `inspect(loaded, world, seed)` looks at every picture and gives the job; `build(job, processes, precision, dry)`
     loads the models; `plan(trainer)` tells them for a dry run.
     `resume(preset, folder, restart)`, where there is one, finds what the preset asks to go on from, before `inspect`.
+    `material(job)`, where there is one, tells the report what is trained on what, and how the result is used.
     `memory_advice` is what to try when the device's memory is too small.
     """
 
@@ -24,6 +25,7 @@ class Start:
     build: str
     plan: str
     resume: str = ""
+    material: str = ""
     memory_advice: str = "Try a smaller batch"
 
     def call(self, which: str, *arguments: Any) -> Any:
@@ -39,6 +41,7 @@ STARTS: Mapping[str, Start] = {
         inspect="lora_trainer.trainers.lora_job:inspect_lora",
         build="lora_trainer.trainers.lora:build_lora",
         plan="lora_trainer.trainers.lora_plan:plan_lora",
+        material="lora_trainer.trainers.lora_material:lora_material",
         resume="lora_trainer.trainers.lora_resume:find_resumed",
     ),
     "finetune": Start(
@@ -49,6 +52,7 @@ STARTS: Mapping[str, Start] = {
         inspect="lora_trainer.trainers.finetune_job:inspect_finetune",
         build="lora_trainer.trainers.finetune:build_finetune",
         plan="lora_trainer.trainers.finetune_plan:plan_finetune",
+        material="lora_trainer.trainers.finetune_material:finetune_material",
     ),
     "super_resolution": Start(
         memory_advice="In this order: mixed_precision bf16, a smaller batch_size_per_gpu with a larger accum_iter, a "
@@ -57,6 +61,7 @@ STARTS: Mapping[str, Start] = {
         inspect="lora_trainer.trainers.super_resolution_job:inspect_super_resolution",
         build="lora_trainer.trainers.super_resolution:build_super_resolution",
         plan="lora_trainer.trainers.super_resolution_plan:plan_super_resolution",
+        material="lora_trainer.trainers.super_resolution_material:super_resolution_material",
     ),
     "gan": Start(
         memory_advice="Set batch_gpu, or a smaller one: the batch stays the same in more passes",
@@ -64,6 +69,7 @@ STARTS: Mapping[str, Start] = {
         inspect="lora_trainer.trainers.gan_job:inspect_gan",
         build="lora_trainer.trainers.gan_build:build_gan",
         plan="lora_trainer.trainers.gan_plan:plan_gan",
+        material="lora_trainer.trainers.gan_material:gan_material",
         resume="lora_trainer.trainers.gan_resume:find_end",
     ),
     "restoration": Start(
@@ -73,5 +79,6 @@ STARTS: Mapping[str, Start] = {
         inspect="lora_trainer.trainers.restoration_job:inspect_restoration",
         build="lora_trainer.trainers.restoration:build_restoration",
         plan="lora_trainer.trainers.restoration_plan:plan_restoration",
+        material="lora_trainer.trainers.restoration_material:restoration_material",
     ),
 }

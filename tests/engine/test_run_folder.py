@@ -21,7 +21,10 @@ def test_another_runs_files_are_set_aside_and_come_back(tmp_path: Path) -> None:
     cat.claim()
     cat.write_status("stopped", step=4)
     cat.append_metrics({"step": 4, "loss": 0.5})
+    for file in (cat.facts_file, cat.report_file):
+        file.write_text("of cat", encoding="utf-8")
     dog.claim()
+    assert not dog.report_file.exists()
     assert not dog.metrics_file.exists()
     dog.write_status("finished", step=9)
     dog.append_metrics({"step": 9, "loss": 0.1})
@@ -33,6 +36,7 @@ def test_another_runs_files_are_set_aside_and_come_back(tmp_path: Path) -> None:
     cat.claim()
     assert json.loads(cat.metrics_file.read_text(encoding="utf-8"))["step"] == 4
     assert (tmp_path / "metrics-dog.jsonl").exists()
+    assert [file.read_text(encoding="utf-8") for file in (cat.facts_file, cat.report_file)] == ["of cat"] * 2
 
 
 def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The report of a run: one page that opens without a network, made of the files in the run's folder alone."""
