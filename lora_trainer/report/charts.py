@@ -119,6 +119,7 @@ _UNNEEDED = tuple(
         (r'(<svg[^>]*?) height="[^"]*"', r"\1"),
         (r'<g id="[^"]*">', "<g>"),
         (r" font-family: [^;]*;", ""),
+        (r'font: ([\d.]+)px [^;"]*', r"font-size: \1px"),  # as matplotlib wrote it before 3.11
         (r"\n\s*", "\n"),
     )
 )

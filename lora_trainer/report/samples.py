@@ -113,21 +113,24 @@ def _of_place(folder: Path, regex: re.Pattern[str], last_step_of: Mapping[int, i
             yield Drawn("", kimg if said["kimg"] else -1, f"{kimg} kimg" if said["kimg"] else "at first", file)
             continue
         count, subject = int(said["count"]), (said.get("variant") or "")[1:] + " " + (said.get("subject") or "")
+        caption, step = _written_in(file)
         if not said.get("epoch"):
-            yield Drawn(subject.strip(), count, f"step {count}", file, _caption(file))
-            continue
-        step = last_step_of.get(count, count)
-        yield Drawn(subject.strip(), step, f"epoch {count} (step {step})", file, _caption(file))
+            yield Drawn(subject.strip(), count, f"step {count}", file, caption)
+        elif step is None:
+            yield Drawn(subject.strip(), last_step_of.get(count, count), f"epoch {count}", file, caption)
+        else:
+            yield Drawn(subject.strip(), step, f"epoch {count} (step {step})", file, caption)
 
 
-def _caption(file: Path) -> str:
-    """The prompt, where the file says how it was made as web UIs do."""
+def _written_in(file: Path) -> tuple[str, int | None]:
+    """The prompt and the training step, where the file says how it was made as web UIs do."""
     try:
         with Image.open(file) as image:
             said = str(image.info.get("parameters", ""))
     except UNREADABLE:
-        return ""
-    return re.split(r"\n(?:Negative prompt|Steps): ", said)[0]
+        return "", None
+    step = re.search(r"Training step: (\d+)", said)
+    return re.split(r"\n(?:Negative prompt|Steps): ", said)[0], int(step[1]) if step else None
 
 
 def _sheet(file: Path) -> Thumbnail | None:

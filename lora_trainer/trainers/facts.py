@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from lora_trainer.config.setting import keys_of
 from lora_trainer.engine.run_facts import Material, PresetKey, RunFacts
 from lora_trainer.engine.run_folder import RunFolder
 from lora_trainer.engine.validation import Validation
+from lora_trainer.report.verdict import without_folders
 from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.material import cut
 from lora_trainer.trainers.starts import STARTS
@@ -45,8 +47,8 @@ def facts_of(loaded: Loaded, job: Job, command: str) -> RunFacts:
         command=without_secrets(command),
         memory_advice=start.memory_advice,
         changed=changed_keys(loaded),
-        inert=tuple(loaded.inert.items()),
-        values=public_values(preset),
+        inert=tuple((key, without_folders(reason)) for key, reason in loaded.inert.items()),
+        values={name: shortened(value) for name, value in public_values(preset).items()},
         higher_is_better=directions(job.validation),
         versions=(
             ("lora_trainer", __version__),
@@ -59,7 +61,7 @@ def facts_of(loaded: Loaded, job: Job, command: str) -> RunFacts:
 
 def changed_keys(loaded: Loaded) -> tuple[PresetKey, ...]:
     """The keys whose value is not the default and has an effect, in the order of the reference."""
-    shown, found = public_values(loaded.preset), []
+    shown, found = shortened(public_values(loaded.preset)), []
     for name, key in keys_of(type(loaded.preset)).items():
         if name not in shown or name in ELSEWHERE or name in loaded.inert:
             continue
@@ -68,6 +70,15 @@ def changed_keys(loaded: Loaded) -> tuple[PresetKey, ...]:
         default = "" if key.setting.required else _text(default_as_written(key))
         found.append(PresetKey(name, key.group, _text(shown[name]), default, key.setting.about))
     return tuple(found)
+
+
+def shortened(value: Any) -> Any:
+    """Of each folder in a value the last part, wherever in it."""
+    if isinstance(value, dict):
+        return {name: shortened(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [shortened(item) for item in value]
+    return without_folders(value) if isinstance(value, str) else value
 
 
 def directions(validation: Validation) -> dict[str, bool]:

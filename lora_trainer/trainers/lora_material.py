@@ -49,7 +49,7 @@ def lora_material(job: LoraJob) -> Material:
         tuple(rows),
         (
             *size_counts("Buckets, uses an epoch", summary.uses_in),
-            *tag_counts(sample.caption for sample in job.samples),
+            *tag_counts([sample.caption for sample in job.samples]),
         ),
         sample_thumbnails(job.samples),
         LOADS.get(preset.LoRA_type, (TO_WEB_UIS, TO_COMFYUI, TO_DIFFUSERS)),

@@ -13,11 +13,12 @@ from lora_trainer.report import samples
 from lora_trainer.report.samples import find_drawn, gallery_of
 
 
-def draw(file: Path, size: tuple[int, int] = (8, 8), prompt: str = "") -> None:
+def draw(file: Path, size: tuple[int, int] = (8, 8), prompt: str = "", step: int | None = None) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     text = PngImagePlugin.PngInfo()
     if prompt:
-        text.add_text("parameters", f"{prompt}\nNegative prompt: dog\nSteps: 3, Seed: 1")
+        trained = f", Training step: {step}" if step else ""
+        text.add_text("parameters", f"{prompt}\nNegative prompt: dog\nSteps: 3, Seed: 1{trained}")
     Image.new("RGB", size, (9, 99, 199)).save(file, pnginfo=text)
 
 
@@ -27,15 +28,21 @@ def opened(thumbnail: Thumbnail | None) -> Image.Image:
 
 
 def test_epochs_and_steps_stand_in_one_order_and_prompts_are_read(tmp_path: Path) -> None:
-    for label in ("000000", "e000001", "000012"):
-        draw(tmp_path / "sample" / f"my run_{label}_00_1234567.png", prompt="a cat,\nclose")
+    for label, step in (("000000", None), ("e000001", 8), ("000012", 12)):
+        draw(tmp_path / "sample" / f"my run_{label}_00_1234567.png", prompt="a cat,\nclose", step=step)
     draw(tmp_path / "sample" / "my run_00_over_time.png")
     draw(tmp_path / "sample" / "another_000012_00_1.png")
-    gallery = gallery_of(tmp_path, "my run", [{"step": 4, "epoch": 1}, {"step": 8, "epoch": 1}])
+    gallery = gallery_of(tmp_path, "my run", [{"step": 5, "epoch": 1}])  # logged every five steps
     assert gallery.moments == ("step 0", "epoch 1 (step 8)", "step 12")
     assert [(each.caption, len(each.pictures), each.sheet) for each in gallery.subjects] == [
         ("a cat,\nclose", 3, False)
     ]
+
+
+def test_an_epoch_whose_step_no_file_tells_is_placed_by_the_log(tmp_path: Path) -> None:
+    for label in ("000000", "e000001", "000009"):
+        draw(tmp_path / "sample" / f"r_{label}_00_1.png")
+    assert gallery_of(tmp_path, "r", [{"step": 5, "epoch": 1}]).moments == ("step 0", "epoch 1", "step 9")
 
 
 def test_every_trainers_files_are_found(tmp_path: Path) -> None:
