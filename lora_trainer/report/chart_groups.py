@@ -16,17 +16,26 @@ WIDE = 30.0  # where losses differ by more than this factor, steps of ten are of
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves by what the legend calls them. `part` is the heading on the page, `logarithmic` the height."""
+    """Curves by what the legend calls them. `part` is the heading on the page, `logarithmic` the height. `colours` are
+    the numbers of the lines' colours where they are not those of their order."""
 
     part: str
     title: str
     lines: dict[str, Curve] = field(default_factory=dict)
     logarithmic: bool = False
+    colours: tuple[int, ...] = ()
+
+    @property
+    def numbered(self) -> list[tuple[int, str, Curve]]:
+        """The number of its colour, the name and the curve of each line."""
+        colours = self.colours or range(len(self.lines))
+        return [(colour, name, curve) for colour, (name, curve) in zip(colours, self.lines.items(), strict=True)]
 
 
 MAIN, MEASURED, TERMS, RATES, MACHINE, MORE = (
     "Loss", "Validation", "Terms of the loss", "Learning rates and gradients", "Speed and memory", "Other numbers",
 )  # fmt: skip
+RATE = "Learning rate"
 PARTS = (MEASURED, MAIN, TERMS, RATES, MACHINE, MORE)
 TITLES = {"images_per_second": "Images a second", "memory_gib": "Memory (GiB)"}
 
@@ -62,7 +71,7 @@ def _place(name: str, phases: Collection[str], measured: Collection[str]) -> tup
     if name in TITLES:
         return MACHINE, TITLES[name], name
     if first == "lr":
-        return RATES, "Learning rate", rest
+        return RATES, RATE, rest
     if last == "grad_norm":
         return RATES, "Norm of the gradient", first if rest else "all"
     if first == "grad_norm":

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from lora_trainer.report.chart_groups import Chart
+from lora_trainer.report.chart_groups import MEASURED, RATE, Chart
 from lora_trainer.report.curves import Curve, smoothed, thinned
 
 SIZE_IN = (4.4, 2.35)  # small, so that letters can be read on a phone
@@ -60,9 +60,10 @@ def draw(chart: Chart, mark: str, last_step: int) -> str:
 def _plot(axes: Any, chart: Chart) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    for number, curve in enumerate(chart.lines.values()):
+    noisy = chart.part != MEASURED and chart.title != RATE
+    for number, _, curve in chart.numbered:
         colour, style = LINES[number], STYLES[number]
-        for each, width, alpha in _strokes(curve, alone=len(chart.lines) == 1):
+        for each, width, alpha in _strokes(curve, noisy=noisy):
             dots = {"marker": "o", "markersize": 2.5} if len(each.finite) <= 30 else {}
             axes.plot(each.steps, each.values, style, color=colour, linewidth=width, alpha=alpha, **dots)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -91,13 +92,13 @@ def _heights(chart: Chart, chosen: tuple[float, float]) -> tuple[float, float]:
     return middle - around, middle + around
 
 
-def _strokes(curve: Curve, *, alone: bool) -> Iterator[tuple[Curve, float, float]]:
-    """What is drawn of a curve, with width and opacity: a long one that is alone is faint below its mean."""
-    if not alone or len(curve.finite) < SMOOTH_FROM:
+def _strokes(curve: Curve, *, noisy: bool) -> Iterator[tuple[Curve, float, float]]:
+    """What is drawn of a curve, with width and opacity: a long one that is noisy is faint below its mean."""
+    if not noisy or len(curve.finite) < SMOOTH_FROM:
         yield thinned(curve), 1.4, 1.0
         return
-    yield thinned(curve), 0.7, 0.4
-    yield thinned(smoothed(curve, len(curve.finite) // SMOOTH_SHARE)), 1.8, 1.0
+    yield thinned(curve), 0.6, 0.35
+    yield thinned(smoothed(curve, len(curve.finite) // SMOOTH_SHARE)), 1.6, 1.0
 
 
 def _of_the_page(svg: str, mark: str) -> str:

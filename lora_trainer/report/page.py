@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lora_trainer.engine.run_facts import RunFacts
 from lora_trainer.report.chart_groups import MEASURED, MORE, Chart, charts_of
 from lora_trainer.report.charts import NoPlottingError, draw
 from lora_trainer.report.curves import Curve
 from lora_trainer.report.next_steps import next_steps
-from lora_trainer.report.samples import Gallery
+from lora_trainer.report.run_files import RunFiles
 from lora_trainer.report.verdict import STATES, figures_of, number, sentences_of
 
 GUESSED = "A training"  # of which no facts were written
@@ -40,25 +38,24 @@ class Drawing:
     lines: tuple[Line, ...]
 
 
-def render(
-    name: str, status: Mapping[str, Any], curves: Mapping[str, Curve], facts: RunFacts | None, gallery: Gallery
-) -> tuple[str, str]:
+def render(run: RunFiles) -> tuple[str, str]:
     """The page, and a remark where it lacks something."""
+    status, curves, facts = run.status, run.curves, run.facts
     higher = facts.higher_is_better if facts else {}
     last_step = max((curve.steps[-1] for curve in curves.values()), default=0)
-    charts, remark = _drawings(charts_of(curves, higher), last_step)
+    charts, remark = drawings(charts_of(curves, higher), last_step)
     state = str(status.get("state"))
     when = status.get("time")
-    page = _templates().get_template("report.html").render(
-        name=name,
+    page = templates().get_template("report.html").render(
+        name=run.name,
         state=state,
         state_word=STATES.get(state, state),
-        title=facts.material.title if facts else _guessed_title(status),
+        title=title_of(run),
         ended=datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M") if isinstance(when, (int, float)) else "",
         figures=figures_of(status, curves, higher),
         sentences=sentences_of(status, curves),
         steps=next_steps(status, facts),
-        gallery=gallery,
+        gallery=run.gallery,
         charts=[chart for chart in charts if chart.part != MORE],
         more_charts=[chart for chart in charts if chart.part == MORE],
         more=MORE,
@@ -71,13 +68,16 @@ def render(
     return page, remark
 
 
-def _guessed_title(status: Mapping[str, Any]) -> str:
-    fingerprint = status.get("fingerprint")
+def title_of(run: RunFiles) -> str:
+    """What was trained on what, as far as it is known."""
+    if run.facts:
+        return run.facts.material.title
+    fingerprint = run.status.get("fingerprint")
     trainer = fingerprint.get("trainer") if isinstance(fingerprint, dict) else None
     return f"{GUESSED} of the trainer {trainer}" if trainer else GUESSED
 
 
-def _drawings(charts: Sequence[Chart], last_step: int) -> tuple[list[Drawing], str]:
+def drawings(charts: Sequence[Chart], last_step: int) -> tuple[list[Drawing], str]:
     """And what to say when they cannot be drawn."""
     found = []
     for place, chart in enumerate(charts):
@@ -85,7 +85,7 @@ def _drawings(charts: Sequence[Chart], last_step: int) -> tuple[list[Drawing], s
             svg = Markup(draw(chart, f"c{place}", last_step))  # of numbers alone; the names are in the legend
         except NoPlottingError as error:
             return [], str(error)
-        lines = tuple(_line(number, name, curve) for number, (name, curve) in enumerate(chart.lines.items()))
+        lines = tuple(_line(number, name, curve) for number, name, curve in chart.numbered)
         found.append(Drawing(chart.part, chart.title, svg, lines))
     return found, ""
 
@@ -98,7 +98,7 @@ def _line(place: int, name: str, curve: Curve) -> Line:
     return Line(place, name, number(curve.last), f"{min(values):.3g} to {max(values):.3g}")
 
 
-def _templates() -> Environment:
+def templates() -> Environment:
     return Environment(
         loader=PackageLoader("lora_trainer.report", "page"),
         autoescape=True,

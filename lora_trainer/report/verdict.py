@@ -36,7 +36,9 @@ def figures_of(
     if isinstance(done, int) and isinstance(total, int) and total > 0:
         found.append(Figure("steps", f"{done:,} of {total:,}", f"{done / total:.0%}" if done < total else ""))
     if (loss := curves.get("loss")) is not None and loss.last is not None:
-        found.append(Figure("loss at the end", number(loss.last), "" if is_adversarial(curves) else trend(loss)))
+        ends = loss.ends()
+        note = "" if is_adversarial(curves) else trend(loss)
+        found.append(Figure("loss at the end", number(ends[1] if ends else loss.last), note))
     if not higher_is_better:
         found += [_unjudged(curve) for name, curve in curves.items() if name.startswith("val/") and curve.finite][:2]
     for name, higher in list(higher_is_better.items())[:2]:

@@ -35,6 +35,12 @@ def test_the_figures_say_length_loss_and_the_best_of_validation() -> None:
     assert figures_of({"step": 3, "total_steps": 12}, {}, {})[0].note == "25%"
 
 
+def test_the_loss_at_the_end_is_not_a_single_value_of_many() -> None:
+    loss = curve("loss", *([2.0] * 20), *([1.0] * 19), 0.1)
+    (found,) = figures_of({}, {"loss": loss}, {})
+    assert (found.value, found.note) == ("1", "fell from 2, \N{MINUS SIGN}50%")
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
