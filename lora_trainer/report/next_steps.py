@@ -33,14 +33,14 @@ class NextSteps:
     rows: tuple[tuple[str, str], ...] = ()
 
 
-def next_steps(status: Mapping[str, Any], facts: RunFacts | None) -> NextSteps:
-    """By the state that the run ended in."""
+def next_steps(status: Mapping[str, Any], facts: RunFacts | None, best_file: str = "") -> NextSteps:
+    """By the state that the run ended in. `best_file` is the one that validation found best."""
     typed = str(status.get("continue_with") or (facts.command if facts else ""))
     command = without_folders(typed)
     hint = SHORTENED if command != typed else ""
     state = status.get("state")
     if state == "finished":
-        return _use(status, facts)
+        return _use(status, facts, best_file)
     if state == "stopped":
         return NextSteps("Go on", "Everything is saved. The same command goes on where it was stopped." + hint, command)
     if state == "failed":
@@ -59,14 +59,15 @@ def cure_of(message: str, facts: RunFacts | None) -> str:
     return NO_CURE
 
 
-def _use(status: Mapping[str, Any], facts: RunFacts | None) -> NextSteps:
+def _use(status: Mapping[str, Any], facts: RunFacts | None, best_file: str) -> NextSteps:
     name = file_name(str(status.get("result") or ""))
     if not name or name == "None":
         return NextSteps("The result", "It is in the folder of this page.")
     rows = facts.material.how_to_use if facts else ()
     named = {"{file}": name, "{stem}": re.sub(r"\.(safetensors|ckpt|pth|pt)$", "", name)}
     filled = tuple((where, re.sub(r"\{file\}|\{stem\}", lambda each: named[each[0]], text)) for where, text in rows)
-    return NextSteps("Use the result", f"The result is {name}, in the folder of this page.", rows=filled)
+    best = f" By validation {best_file} was the best one." if best_file else ""
+    return NextSteps("Use the result", f"The result is {name}, in the folder of this page.{best}", rows=filled)
 
 
 def file_name(path: str) -> str:

@@ -54,7 +54,7 @@ def render(run: RunFiles) -> tuple[str, str]:
         ended=datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M") if isinstance(when, (int, float)) else "",
         figures=figures_of(status, curves, higher),
         sentences=sentences_of(status, curves),
-        steps=next_steps(status, facts),
+        steps=next_steps(status, facts, run.best_file),
         gallery=run.gallery,
         charts=[chart for chart in charts if chart.part != MORE],
         more_charts=[chart for chart in charts if chart.part == MORE],

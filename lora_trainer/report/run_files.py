@@ -14,6 +14,8 @@ from lora_trainer.errors import Refusal
 from lora_trainer.report.curves import Curve, curves_of, read_rows
 from lora_trainer.report.samples import Gallery, gallery_of
 
+BEST = "-best"
+
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -28,6 +30,12 @@ class RunFiles:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def best_file(self) -> str:
+        """The name of the file that validation found best, or nothing."""
+        names = sorted(file.name for file in self.folder.path.glob(f"*{BEST}*") if file.stem == self.name + BEST)
+        return names[-1] if names else ""  # .safetensors comes after .pth
 
 
 def read_run(path: Path) -> RunFiles:

@@ -28,15 +28,15 @@ LONGEST_VALUE = 400
 ELSEWHERE = ("trainer", "about", "$schema", "output_dir", "output_name")  # the page says them in another place
 
 
-def leave_facts(folder: RunFolder, loaded: Loaded, job: Job, command: str) -> None:
+def leave_facts(folder: RunFolder, loaded: Loaded, job: Job, command: str, device: torch.device) -> None:
     """Write them beside the status. No run fails because of them."""
     try:
-        facts_of(loaded, job, command).write(folder.facts_file)
+        facts_of(loaded, job, command, device).write(folder.facts_file)
     except Exception as error:
         log.warning("what the report tells of the preset and the pictures is missing: %s", error)
 
 
-def facts_of(loaded: Loaded, job: Job, command: str) -> RunFacts:
+def facts_of(loaded: Loaded, job: Job, command: str, device: torch.device) -> RunFacts:
     preset, start = loaded.preset, STARTS[loaded.preset.trainer]
     material: Material = start.call("material", job) if start.material else Material(f"Trainer {preset.trainer}")
     return RunFacts(
@@ -54,7 +54,7 @@ def facts_of(loaded: Loaded, job: Job, command: str) -> RunFacts:
             ("lora_trainer", __version__),
             ("PyTorch", torch.__version__),
             ("Python", platform.python_version()),
-            ("on", torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"),
+            ("on", torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"),
         ),
     )
 

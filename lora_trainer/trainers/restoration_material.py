@@ -29,8 +29,5 @@ def restoration_material(job: RestorationJob) -> Material:
         tuple(rows),
         bars(f"Types, {word}s", [(kind or "no type", count) for kind, count in counted]),
         pair_thumbnails(pairs.pairs),
-        (
-            ("Restore pictures", f"python -m lora_trainer.restore --weights {{file}}{given} pictures restored"),
-            ("The best by validation", "is {stem}-best.safetensors, where save_best is on."),
-        ),
+        (("Restore pictures", f"python -m lora_trainer.restore --weights {{file}}{given} pictures restored"),),
     )

@@ -113,7 +113,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
             stop.when_heard = commands.leave_terminal
             if processes.is_main:
                 folder.claim()
-                leave_facts(folder, loaded, job, settings.continue_command)
+                leave_facts(folder, loaded, job, settings.continue_command, processes.device)
             try:
                 result = Loop(trainer, settings, processes, precision, stop).run(found)
             except (Exception, Stopped) as error:

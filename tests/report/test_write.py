@@ -125,6 +125,14 @@ def test_what_people_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
     assert found.text.count(shown) >= 10
 
 
+def test_the_best_file_is_named_where_there_is_one(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, result="run.safetensors")
+    assert "was the best one" not in write_report(folder).read_text(encoding="utf-8")
+    for name in ("run-best.pth", "run-best.safetensors", "another-best.safetensors"):
+        (folder / name).touch()
+    assert "By validation run-best.safetensors was the best one." in write_report(folder).read_text(encoding="utf-8")
+
+
 def test_a_folder_of_an_older_run_has_a_report_too(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, fingerprint={"trainer": "gan"})
     found = Page(write_report(folder).read_text(encoding="utf-8"))
