@@ -78,6 +78,7 @@ def test_a_lora_that_is_stopped_and_goes_on_has_its_whole_curve(
     assert [row["step"] for row in rows] == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_a_loras_facts(write_preset: Write, train_and_report: Train, out: Path) -> None:
     preset = write_preset(epoch=1, network_dim=8, LoRA_type="LyCORIS/LoHa", unet_lr=0.002)
     assert train_and_report(preset) == 0
@@ -102,6 +103,7 @@ def test_a_run_that_diverges_tells_why(write_preset: Write, train_and_report: Tr
     assert "then try a lower learning rate" in page
 
 
+@pytest.mark.slow
 def test_a_finetuning(write_finetune: Write, train_and_report: Train, out: Path) -> None:
     assert train_and_report(write_finetune(max_epochs=1)) == 0
     found = facts(out)
@@ -134,6 +136,7 @@ def test_an_upscaler(tmp_path: Path, train_and_report: Train, out: Path) -> None
     assert "The samples over time beside the originals" in page
 
 
+@pytest.mark.slow
 def test_a_gan(tmp_path: Path, train_and_report: Train, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gan_sheets, "MOST", 4)
     preset = tiny(out, write_images(tmp_path / "shapes.zip"), cond=True, log_every=2)

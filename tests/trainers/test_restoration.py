@@ -163,6 +163,7 @@ def test_a_stopped_and_continued_run_writes_the_bytes_of_an_undisturbed_one(
         }
 
 
+@pytest.mark.slow
 def test_passes_make_the_batch_of_one(train: Train, write: Write, out: Path) -> None:
     found = []
     for size, passes in ((4, 1), (1, 4)):
@@ -216,6 +217,7 @@ def test_good_pictures_alone_are_degraded(train: Train, write: Write, out: Path,
     assert any(not torch.equal(sharper[name], plain[name]) for name in plain)
 
 
+@pytest.mark.slow
 def test_a_list_of_pairs_with_prompts(train: Train, write: Write, tmp_path: Path, rows: Rows) -> None:
     root = tmp_path / "bilder ä" / "Rain"
     names = {"lq_key": "bad", "gt_key": "good", "prompt_key": "words", "lambda_l2": 1000}
@@ -228,6 +230,7 @@ def test_a_list_of_pairs_with_prompts(train: Train, write: Write, tmp_path: Path
     assert found[0] == found[2] != found[1]
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_lora_of_another(train: Train, write: Write, out: Path, tmp_path: Path) -> None:
     assert train(write(checkpointing_steps=2)) == 0
     first = out / "checkpoint-2" / "state_dict.pth"
@@ -274,6 +277,7 @@ def test_the_best_is_kept_by_its_score(train: Train, write: Write, out: Path, ro
         assert sheet.height > 5 * 64  # a row for each type
 
 
+@pytest.mark.slow
 def test_validation_leaves_nothing_to_chance(train: Train, write: Write, rows: Rows, held_out: Path) -> None:
     found = []
     for seed, size in ((3, 1), (4, 2)):
