@@ -20,6 +20,7 @@ from lora_trainer.models.detect import confirm, detect_tensors
 from lora_trainer.models.detect_folder import PARTS
 from lora_trainer.models.fresh_description import read_description
 from lora_trainer.models.fresh_model import initialised
+from lora_trainer.models.fresh_vae import let_colours_through
 from lora_trainer.models.latent_scale import narrow_posterior
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, TextPart, to_diffusers
 from lora_trainer.models.materialise import (
@@ -148,6 +149,7 @@ def _from_description(checkpoint: Checkpoint, dtypes: Dtypes, vae: Path | None) 
             raise Refusal(f"{own_vae}: this VAE's latents do not have {LATENT_CHANNELS} channels; give another one")
     else:
         loaded_vae = initialised(partial(build_vae, configs["vae"]), seed, "vae", dtypes.vae)
+        let_colours_through(loaded_vae)
         narrow_posterior(loaded_vae, FIRST_LOG_VARIANCE)
 
     def text_encoder(part: TextPart) -> TextEncoder:
