@@ -68,8 +68,6 @@ def render_with_resvg(svg: str, side_px: int) -> Image.Image:
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise Refusal(
-            "drawings are rendered by a package: pip install lora_trainer[drawings]"
-        ) from error
+        raise Refusal("drawings are rendered by a package: pip install lora_trainer[drawings]") from error
     data = bytes(svg_to_bytes(svg_string=svg, width=side_px, height=side_px, skip_system_fonts=True))
     return Image.open(io.BytesIO(data)).convert("RGBA")
