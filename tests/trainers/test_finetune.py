@@ -123,6 +123,7 @@ VARIED: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_writes_the_bytes_of_an_undisturbed_one(
     write_finetune: Write, start: Start, train: Train, out: Path, rows: Rows, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_two_processes_have_the_losses_of_one(
     np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one_with_weights_in_bf16(
     write_finetune: Write, train: Train, rows: Rows, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def losses_with(train: Train, write_preset: WritePreset, rows: Rows, **keys: Any
     return [row["loss"] for row in rows()]
 
 
+@pytest.mark.slow
 def test_what_changes_the_loss_and_what_does_not(write_preset: WritePreset, train: Train, rows: Rows) -> None:
     plain = losses_with(train, write_preset, rows)
     assert losses_with(train, write_preset, rows) == plain

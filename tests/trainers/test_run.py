@@ -54,7 +54,9 @@ def test_a_run_that_is_killed_again_and_again_writes_the_bytes_of_an_undisturbed
     assert not (out / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(
     write_preset: WritePreset, start: Start, train: Train, out: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -155,6 +157,7 @@ def test_untrained_the_preview_stays_as_it_was(write_preset: WritePreset, train:
     assert (first == last).all()
 
 
+@pytest.mark.slow
 def test_36_epochs_saved_every_second_write_17_numbered_files_and_the_last(
     write_preset: WritePreset, train: Train, out: Path, photos: Path
 ) -> None:
