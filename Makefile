@@ -24,7 +24,7 @@ demo: install build/demo/base.safetensors  ## train a small LoRA on a CPU, from 
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		-m lora_trainer --preset presets/demo.json --restart
 
-test: install lint  ## lint, types and the tests, in under ten minutes on two cores
+test: install lint  ## lint, types and the tests, in under fifteen minutes on two cores
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: install lint  ## the same with the slow tests

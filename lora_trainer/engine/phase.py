@@ -163,7 +163,7 @@ class Trainer(Protocol):
         ...
 
     def after_step(self, step: int) -> Mapping[str, float] | None:
-        """What follows a step; gives numbers that the trackers are to have besides, if there are any."""
+        """What follows a step; gives numbers that are to be recorded besides, if there are any."""
         ...
 
     def export(self, stem: Path, done: int) -> Path:

@@ -45,6 +45,11 @@ class Lpips(nn.Module):
         return difference
 
 
+def lpips_files(folder: Path) -> tuple[Path, ...]:
+    """Where the files of LPIPS are looked for in a folder."""
+    return tuple(folder / published.file_name for published in (VGG16, LPIPS))
+
+
 def find_lpips(place: str, key: str) -> None:
     """Raises Refusal, which begins with the preset's key, where it is clear without loading that `open_lpips` would.
 
@@ -59,7 +64,7 @@ def find_lpips(place: str, key: str) -> None:
     if place and not Path(place).is_dir():
         raise Refusal(f"{key}: there is no folder {place}; {_lpips_cure()}")
     folder = Path(place) if place else downloads()
-    missing = [file.file_name for file in (VGG16, LPIPS) if not (folder / file.file_name).is_file()]
+    missing = [file.name for file in lpips_files(folder) if not file.is_file()]
     if missing and (place or _is_offline()):
         given = "" if place else "no weights of LPIPS are given, HF_HUB_OFFLINE is set, and "
         raise Refusal(f"{key}: {given}there is no {' and no '.join(missing)} in {folder}; {_lpips_cure()}")

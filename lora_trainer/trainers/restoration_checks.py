@@ -7,12 +7,10 @@ from pathlib import Path
 
 from lora_trainer.config.reader import Loaded
 from lora_trainer.config.restoration import RestorationPreset
-from lora_trainer.config.restoration_model import STAND_IN
 from lora_trainer.data.degradation import SETTINGS, DegradationSettings
 from lora_trainer.engine.optimizers import optimizer_problems
 from lora_trainer.errors import Refusal
 from lora_trainer.models.restoration.checkpoint import modules_and_rank, read_restorer
-from lora_trainer.models.restoration.heads import LEAST_PX
 from lora_trainer.trainers.restoration_networks import LATENT_PX
 
 
@@ -37,7 +35,7 @@ def _options(preset: RestorationPreset) -> Iterator[tuple[str, str]]:
 
 
 def _sizes(preset: RestorationPreset) -> Iterator[tuple[str, str]]:
-    """In a half of this size the degradations would have nothing left to work on."""
+    """Whether the degradations have anything left to work on; the least out_size is what the discriminator needs."""
     small = preset.out_size // preset.stage2_scale
     if preset.high_order_degradation and small < LATENT_PX:
         yield (
@@ -45,8 +43,6 @@ def _sizes(preset: RestorationPreset) -> Iterator[tuple[str, str]]:
             f"squares of {preset.out_size} pixels would be degraded at {small}; write {preset.out_size // LATENT_PX} "
             "or less, or a larger out_size",
         )
-    if preset.has_discriminator and preset.out_size < LEAST_PX:
-        yield "out_size", f"the discriminator needs pictures of at least {LEAST_PX} pixels; write {LEAST_PX} or more"
 
 
 def _degradations(preset: RestorationPreset) -> Iterator[tuple[str, str]]:
@@ -69,7 +65,3 @@ def _first_weights(preset: RestorationPreset) -> Iterable[tuple[str, str]]:
     if rank != preset.lora_rank:
         text = f"the LoRA of {path} has the rank {rank}; set lora_rank to {rank}"
         yield "lora_rank", text
-
-
-def is_stand_in(place: str) -> bool:
-    return place == STAND_IN

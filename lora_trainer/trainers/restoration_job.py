@@ -22,7 +22,7 @@ from lora_trainer.engine.cadence import Cadence
 from lora_trainer.engine.kept_files import Keep, Names
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
-from lora_trainer.losses.deep_similarity import find_lpips
+from lora_trainer.losses.deep_similarity import find_lpips, lpips_files
 from lora_trainer.models.checkpoint import Checkpoint
 from lora_trainer.models.restoration.backbone import find_backbone
 from lora_trainer.models.restoration.base import find_base
@@ -229,6 +229,5 @@ def _fingerprint(loaded: Loaded, job: RestorationJob) -> dict[str, Any]:
 
 def _lpips_identity(place: str) -> str:
     """Of the files of a folder, wherever it lies; of downloads and the stand-in the word."""
-    folder = Path(place)
-    files = sorted(folder.glob("*.p*")) if place and folder.is_dir() else []
+    files = lpips_files(Path(place)) if place and place != STAND_IN else ()
     return " ".join(weights_identity(file) for file in files) or place
