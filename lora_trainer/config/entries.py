@@ -6,10 +6,9 @@ import copy
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from lora_trainer.config.json_source import JsonPath, Source, parse_json, read_json
+from lora_trainer.config.json_source import JsonPath, Source, parse_json
 from lora_trainer.config.problems import SHOWN_CHARACTERS, PresetError, shown
 from lora_trainer.config.public import without_secrets
 
@@ -81,9 +80,8 @@ class Entry:
         return f"{place}: {text}" if key == self.key else f"{place}: {name}: {text}"
 
 
-def collect(path: Path, overrides: Sequence[str]) -> dict[str, Entry]:
+def collect(source: Source, overrides: Sequence[str] = ()) -> dict[str, Entry]:
     """Every key that is given, in the order of the file; an override replaces the file's entry or adds one."""
-    source = read_json(path)
     if not isinstance(source.value, dict):
         kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
         kind = kinds.get(type(source.value), "a number")

@@ -42,13 +42,17 @@ _STRING_FAULTS = (
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed document; offsets are counted in characters from the start of its text."""
+    """A parsed document; offsets are counted in characters from the start of its text.
+
+    Of each key there is where it starts, of each value where it starts and where what follows it does.
+    """
 
     name: str
     text: str
     value: object
     keys: dict[JsonPath, int]
     values: dict[JsonPath, int]
+    ends: dict[JsonPath, int]
 
     def key_place(self, path: JsonPath) -> str:
         """`name:line:col` of a key."""
@@ -61,7 +65,7 @@ class Source:
 
 def read_json(path: Path) -> Source:
     """Read a UTF-8 file, with or without a byte order mark. Raises PresetError for everything that is wrong with it."""
-    return parse_json(str(path), _decoded(path, _bytes_of(path)))
+    return parse_json(str(path), decoded(path, bytes_of(path)))
 
 
 def parse_json(name: str, text: str) -> Source:
@@ -73,10 +77,11 @@ def parse_json(name: str, text: str) -> Source:
         scanner.faults.append(fault)
     if scanner.faults:
         raise PresetError(*(f"{_place(name, text, fault.offset)} {fault.found}" for fault in scanner.faults))
-    return Source(name, text, value, scanner.keys, scanner.values)
+    return Source(name, text, value, scanner.keys, scanner.values, scanner.ends)
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """What the file holds. Raises PresetError when it cannot be read or is far too large."""
     try:
         if path.is_dir():
             raise PresetError(f"{path}: this is a folder; name the .json file in it")
@@ -91,7 +96,8 @@ def _bytes_of(path: Path) -> bytes:
         raise PresetError(f"{path}: cannot be read ({reason})") from None
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def decoded(path: Path, data: bytes) -> str:
+    """The text without its byte order mark. Raises PresetError for what is not UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PresetError(f"{path}:1:1 the file is UTF-16; save it as UTF-8")
     try:
@@ -124,6 +130,7 @@ class _Scanner:
     at: int = 0
     keys: dict[JsonPath, int] = field(default_factory=dict)
     values: dict[JsonPath, int] = field(default_factory=dict)
+    ends: dict[JsonPath, int] = field(default_factory=dict)
     faults: list[_Fault] = field(default_factory=list)
     opened: list[int] = field(default_factory=list)
 
@@ -138,6 +145,11 @@ class _Scanner:
     def value(self, path: JsonPath) -> object:
         first = self.expect("a value")
         self.values[path] = self.at
+        value = self.any_value(first, path)
+        self.ends[path] = self.at
+        return value
+
+    def any_value(self, first: str, path: JsonPath) -> object:
         if first == '"':
             return self.string()
         if first not in "{[":
@@ -168,7 +180,7 @@ class _Scanner:
                 raise _Fault(self.at, f"expected : after the key {shown(key)}, found {self.peek()}")
             self.at += 1
             found[key] = self.value(where)
-            if self.ends("}"):
+            if self.ended_by("}"):
                 return found
 
     def items(self, path: JsonPath) -> list[object]:
@@ -177,10 +189,10 @@ class _Scanner:
             return found
         while True:
             found.append(self.value((*path, len(found))))
-            if self.ends("]"):
+            if self.ended_by("]"):
                 return found
 
-    def ends(self, bracket: str) -> bool:
+    def ended_by(self, bracket: str) -> bool:
         """Read what stands after a member: a comma and then another member, or the closing bracket."""
         after_value = self.at
         if self.closes(bracket):

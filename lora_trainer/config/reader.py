@@ -10,6 +10,7 @@ from lora_trainer.config import additional_parameters, other_models
 from lora_trainer.config.common import CommonPreset
 from lora_trainer.config.entries import Entry, collect
 from lora_trainer.config.findings import Finding
+from lora_trainer.config.json_source import Source, read_json
 from lora_trainer.config.kinds import as_json, is_secret
 from lora_trainer.config.problems import PresetError, one_of, shown
 from lora_trainer.config.setting import Key, keys_of
@@ -68,21 +69,25 @@ def load_preset(path: Path, overrides: Sequence[str] = ()) -> Loaded:
 
 def load_stages(path: Path, overrides: Sequence[str] = ()) -> tuple[Loaded, ...]:
     """The stages of a preset in their order; a preset without `stages` is one."""
-    written = collect(path, overrides)
-    name = _trainer_name(written)
-    parts = split_stages(path, written, TRAINERS[name])
-    found, problems = [], []
-    for stage in parts:
-        try:
-            found.append(_load(path, name, stage))
-        except PresetError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
+    stages, problems = examine(path, read_json(path), overrides)
     if problems:
         raise PresetError(*problems)
-    return tuple(found)
+    return stages
 
 
-def _load(path: Path, name: str, stage: Stage) -> Loaded:
+def examine(path: Path, source: Source, overrides: Sequence[str] = ()) -> tuple[tuple[Loaded, ...], tuple[str, ...]]:
+    """The stages that the text gives, with defaults in place of what is wrong, and everything that is wrong.
+
+    Raises PresetError for what leaves nothing to look at, such as a trainer that does not exist.
+    """
+    written = collect(source, overrides)
+    name = trainer_of(written)
+    looks = [_look(path, name, stage) for stage in split_stages(path, written, TRAINERS[name])]
+    problems = dict.fromkeys(problem for _, found in looks for problem in found)  # stages share keys, and their faults
+    return tuple(loaded for loaded, _ in looks), tuple(problems)
+
+
+def _look(path: Path, name: str, stage: Stage) -> tuple[Loaded, tuple[str, ...]]:
     trainer = TRAINERS[name]
     reading = Reading(path, name, trainer.preset)
     rest = reading.adopt(_with_parameters(reading, stage.entries) if trainer.with_gui_keys else stage.entries)
@@ -94,14 +99,14 @@ def _load(path: Path, name: str, stage: Stage) -> Loaded:
     for rule in trainer.rules:
         for finding in rule(preset):
             _apply(reading, finding, inert)
-    if reading.problems:
-        raise PresetError(*(text for _, text in sorted(reading.problems, key=lambda problem: problem[0])))
+    problems = tuple(text for _, text in sorted(reading.problems, key=lambda problem: problem[0]))
     return Loaded(
         preset, path, _given(reading), tuple(reading.notes), inert, reading.entries, stage.name, stage.follows
-    )
+    ), problems
 
 
-def _trainer_name(written: Mapping[str, Entry]) -> str:
+def trainer_of(written: Mapping[str, Entry]) -> str:
+    """The trainer that a preset is for: the one it names, or the one whose keys it has. Raises PresetError."""
     entry = written.get("trainer")
     if entry is None or entry.is_blank:
         told = [name for name, row in TRAINERS.items() if row.told_by and written.keys() >= set(row.told_by)]
