@@ -20,8 +20,8 @@ from lora_trainer.errors import Refusal
 if TYPE_CHECKING:
     from lora_trainer.data.picture_results import Result
     from lora_trainer.models.checkpoint import Checkpoint
-    from lora_trainer.trainers.restoration_inference import Restorer, Wishes
-    from lora_trainer.trainers.restoration_weights import Told
+    from lora_trainer.trainers.restoration.inference import Restorer, Wishes
+    from lora_trainer.trainers.restoration.weights import Told
 
 # Nothing up here may import torch: --help answers at once.
 
@@ -121,7 +121,7 @@ def _restore_all(options: argparse.Namespace) -> int:
     if options.quality is not None and format_of(results[0]) == "png":
         raise Refusal("--quality: png loses nothing; give --format jpg or webp, or leave it out")
     waiting = [each for each in results if options.overwrite or not each.target.exists()]
-    from lora_trainer.trainers.restoration_weights import chosen_weights, told
+    from lora_trainer.trainers.restoration.weights import chosen_weights, told
 
     weights = chosen_weights(options.weights, options.no_ema)
     facts = told(weights)
@@ -157,7 +157,7 @@ def _restorer(options: argparse.Namespace, weights: Path, facts: Told, prompts: 
     wishes = _wishes(options, facts)
     from lora_trainer.engine.chosen_device import chosen_device
     from lora_trainer.engine.precision import choose_precision
-    from lora_trainer.trainers.restoration_inference import open_restorer
+    from lora_trainer.trainers.restoration.inference import open_restorer
 
     device = chosen_device(options.device, "--device")
     wanted = options.precision or ("bf16" if device.type == "cuda" else "no")
@@ -176,7 +176,7 @@ def _restorer(options: argparse.Namespace, weights: Path, facts: Told, prompts: 
 def _wishes(options: argparse.Namespace, facts: Told) -> Wishes:
     """What the options say; where they are silent, what the file tells. Raises Refusal."""
     from lora_trainer.models.restoration.tiles import Tiling, refuse_tiling
-    from lora_trainer.trainers.restoration_inference import Wishes
+    from lora_trainer.trainers.restoration.inference import Wishes
 
     trained = facts.out_size or TILE_PX
     tile = trained if options.tile is None else options.tile
@@ -259,7 +259,7 @@ def _restore(restorer: Restorer, result: Result, prompt: str, quality: int | Non
 
 
 def _reason(error: Exception, restorer: Restorer) -> str:
-    from lora_trainer.trainers.restoration_inference import NotFinite
+    from lora_trainer.trainers.restoration.inference import NotFinite
 
     painter = restorer.painter
     if isinstance(error, NotFinite):

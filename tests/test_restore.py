@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from lora_trainer import restore
 from lora_trainer.models.restoration.tiles import Tiling
-from lora_trainer.trainers.restoration_inference import Wishes
-from lora_trainer.trainers.restoration_weights import Told
-from tests.trainers.restoration_run import PHOTOS
-from tests.trainers.restorer_files import write_lora
+from lora_trainer.trainers.restoration.inference import Wishes
+from lora_trainer.trainers.restoration.weights import Told
+from tests.trainers.restoration.restorer_files import write_lora
+from tests.trainers.restoration.run import PHOTOS
 
 TinyPath = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -298,7 +298,7 @@ def test_ctrl_c_ends_without_a_traceback(
     def interrupted(path: Path) -> dict[str, torch.Tensor]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lora_trainer.trainers.restoration_inference.read_restorer", interrupted)
+    monkeypatch.setattr("lora_trainer.trainers.restoration.inference.read_restorer", interrupted)
     assert run("--weights", silent, pictures, tmp_path / "out") == 130
     assert capsys.readouterr().err == "stopped; the same command goes on with the pictures that are left\n"
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lora_trainer.models.base_model import BaseModel
-    from lora_trainer.trainers.sample_prompts import SamplePrompt
-    from lora_trainer.trainers.sampling import Drawing
+    from lora_trainer.trainers.diffusion.sample_prompts import SamplePrompt
+    from lora_trainer.trainers.diffusion.sampling import Drawing
 
 STRENGTHS = (0.0, 0.5, 1.0)
 SAMPLER = "euler"
@@ -55,7 +55,7 @@ def _draw_sheet(options: argparse.Namespace) -> None:
         raise Refusal(f"--output {options.output}: the sheet must end in .png; correct the name")
     if options.output.exists() and not options.overwrite:
         raise Refusal(f"--output {options.output} is there already; give another name, or --overwrite")
-    from lora_trainer.trainers.sample_prompts import read_prompts
+    from lora_trainer.trainers.diffusion.sample_prompts import read_prompts
 
     prompts = read_prompts(options.prompts, options.seed)
     if not prompts:
@@ -100,7 +100,7 @@ def _base(options: argparse.Namespace) -> BaseModel:
 
 
 def _drawing(base: BaseModel, options: argparse.Namespace) -> Drawing:
-    from lora_trainer.trainers.sampling import Drawing, Sampler
+    from lora_trainer.trainers.diffusion.sampling import Drawing, Sampler
 
     sampler = Sampler(SAMPLER, base.prediction == "v_prediction", base.zero_terminal_snr)
     encoders, tokenizers = base.text_encoders, base.tokenizers

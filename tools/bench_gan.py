@@ -45,10 +45,10 @@ from lora_trainer.models.gan import (
 )
 from lora_trainer.models.gan.filtering import AxisPlan, Plan
 from lora_trainer.models.gan.leaky_relu import GAIN, SLOPE
-from lora_trainer.trainers import gan_phases
-from lora_trainer.trainers.gan import GanTrainer
-from lora_trainer.trainers.gan_build import build_gan
-from lora_trainer.trainers.gan_job import inspect_gan
+from lora_trainer.trainers.gan import phases
+from lora_trainer.trainers.gan.build import build_gan
+from lora_trainer.trainers.gan.job import inspect_gan
+from lora_trainer.trainers.gan.trainer import GanTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED, IMAGES = 1, 32
@@ -135,7 +135,7 @@ def composed(way: Way, trainer: GanTrainer) -> Iterator[None]:
                 stack.enter_context(mock.patch.object(module, "leaky_relu", plain_leaky_relu))
         if way.derives_weights:
             weights = list(trainer.networks.discriminator.parameters())
-            stack.enter_context(mock.patch.object(gan_phases, "r1_penalty", plain_r1(weights)))
+            stack.enter_context(mock.patch.object(phases, "r1_penalty", plain_r1(weights)))
         yield
 
 

@@ -153,7 +153,7 @@ def _say_what_is_wrong(path: Path, converted: Converted) -> None:
     try:
         loaded = load_preset(path)
         if loaded.preset.trainer == "super_resolution":
-            from lora_trainer.trainers.super_resolution_checks import part_problems
+            from lora_trainer.trainers.super_resolution.checks import part_problems
 
             problems += part_problems(loaded)
         for key, why in loaded.inert.items():

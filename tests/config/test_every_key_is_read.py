@@ -19,7 +19,7 @@ from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.data.captions import CaptionSettings
 from lora_trainer.data.degradation import SETTINGS
 from lora_trainer.models.kohya_metadata import MODELSPEC_SETTINGS
-from lora_trainer.trainers.lora_network import BLOCK_ARGUMENTS, KINDS
+from lora_trainer.trainers.lora.network import BLOCK_ARGUMENTS, KINDS
 
 PACKAGE = Path(lora_trainer.__file__).parent
 
@@ -51,7 +51,7 @@ PRESETS: dict[str, type[CommonPreset]] = {
     "gan": GanPreset,
     "restoration": RestorationPreset,
 }
-OTHERS = ("lora", "finetune", "super_resolution", "gan", "restoration")  # whose modules are named after them
+OTHERS = ("lora", "finetune", "super_resolution", "gan", "restoration")  # whose folders are named after them
 KEYS = [(name, key) for name, preset in PRESETS.items() for key in keys_of(preset).values()]
 
 
@@ -67,9 +67,9 @@ def attributes_of(tree: ast.AST, owner: str) -> Iterator[str]:
 def read_by(trainer: str) -> set[str]:
     """What of a preset is read outside of `config`, through its properties too."""
     found: set[str] = set()
-    others = tuple(other for other in OTHERS if other != trainer)
+    others = [other for other in OTHERS if other != trainer]
     for path in PACKAGE.rglob("*.py"):
-        if path.parent.name != "config" and not path.name.startswith(others):
+        if path.parent.name not in ("config", *others):
             found |= set(attributes_of(ast.parse(path.read_text(encoding="utf-8")), "preset"))
     tree = ast.parse((PACKAGE / "config" / f"{trainer}.py").read_text(encoding="utf-8"))
     through = {

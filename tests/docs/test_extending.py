@@ -40,7 +40,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "presets" / "photos", project / "presets" / "photos")
     for block in blocks("python"):
         title, _, content = block.partition("\n")
-        (project / title.removeprefix("# ")).write_text(content, encoding="utf-8")
+        path = project / title.removeprefix("# ")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")
     for block in blocks("diff"):
         title, _, diff = block.partition("\n")
         path = project / title.removeprefix("# ")

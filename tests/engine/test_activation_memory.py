@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lora_trainer.engine.activation_memory import Moment, Pass, measure, meta_copy
 from lora_trainer.models.tiny_models import tiny_base
-from lora_trainer.trainers.diffusion_base import forget_activations
-from lora_trainer.trainers.diffusion_model import DiffusionModel
+from lora_trainer.trainers.diffusion.base import forget_activations
+from lora_trainer.trainers.diffusion.model import DiffusionModel
 
 
 @functools.cache

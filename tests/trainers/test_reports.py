@@ -13,9 +13,10 @@ from PIL import Image
 
 from lora_trainer.engine.loop import Loop
 from lora_trainer.engine.run_facts import RunFacts, read_facts
-from lora_trainer.trainers import gan_sheets, lora_material
-from tests.trainers.gan_run import tiny, write_images
-from tests.trainers.restoration_run import preset_writer
+from lora_trainer.trainers.gan import sheets
+from lora_trainer.trainers.lora import material
+from tests.trainers.gan.run import tiny, write_images
+from tests.trainers.restoration.run import preset_writer
 
 Train = Callable[..., int]
 Write = Callable[..., Path]
@@ -87,7 +88,7 @@ def test_a_loras_facts(write_preset: Write, train_and_report: Train, out: Path) 
     assert ("pictures", "4 pictures, 8 uses an epoch") in found.material.rows
     assert len(found.material.thumbnails) == 4
     assert sum(count for _, count in found.material.counts[0].rows) == 8
-    assert found.material.how_to_use == lora_material.LOADS["LyCORIS/LoHa"]
+    assert found.material.how_to_use == material.LOADS["LyCORIS/LoHa"]
     changed = {key.name: (key.value, key.default) for key in found.changed}
     assert changed["unet_lr"] == ("0.002", "0.0001")
     assert changed["train_data_dir"] == ("bilder ä", "")
@@ -138,7 +139,7 @@ def test_an_upscaler(tmp_path: Path, train_and_report: Train, out: Path) -> None
 
 @pytest.mark.slow
 def test_a_gan(tmp_path: Path, train_and_report: Train, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gan_sheets, "MOST", 4)
+    monkeypatch.setattr(sheets, "MOST", 4)
     preset = tiny(out, write_images(tmp_path / "shapes.zip"), cond=True, log_every=2)
     (tmp_path / "p.json").write_text(json.dumps(preset), encoding="utf-8")
     assert train_and_report(tmp_path / "p.json") == 0

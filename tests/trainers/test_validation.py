@@ -15,7 +15,7 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.data.held_out import hold_out
 from lora_trainer.data.survey import Sample
 from lora_trainer.errors import Refusal
-from lora_trainer.trainers.lora_job import inspect_lora
+from lora_trainer.trainers.lora.job import inspect_lora
 from tests.models.standard_lora import read_layers
 
 Train = Callable[..., int]
