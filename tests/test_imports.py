@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "lora_trainer"
 ROOT = {"atomic", "draws", "errors", "restricted_pickle", "torchvision_operators"}  # leaf modules, open to all
 ALLOWED = {
     "trainers": {"engine", "data", "models", "losses", "config", "report", "trainers"},
+    "editor": {"__main__", "config", "editor"},
     "report": {"config", "engine", "report"},
     "engine": {"config", "engine"},
     "data": {"config", "data"},

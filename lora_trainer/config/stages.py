@@ -11,6 +11,7 @@ from lora_trainer.config.problems import PresetError, shown
 from lora_trainer.config.trainers import Trainer
 
 STAGES, NAME = "stages", "stage"
+OF_THE_WHOLE = ("trainer", STAGES, "output_dir")  # keys that no stage may have of its own
 FORMATS = {"save_checkpoint_format": {"pth": ".pth"}}  # keys that change the ending of a result
 
 
@@ -58,7 +59,7 @@ def _own_keys(item: Entry, trainer: Trainer) -> tuple[str, dict[str, Entry]]:
     name = own.get(NAME)
     if name is None or not isinstance(name.value, str) or not name.value.strip():
         raise PresetError(item.wrong_value('a stage needs a name: "stage": "2x"'))
-    for key in ("trainer", STAGES, "output_dir"):
+    for key in OF_THE_WHOLE:
         if key in own:
             raise PresetError(own[key].wrong_key("belongs to the whole preset, not to a stage"))
     return name.value.strip(), own

@@ -1,0 +1,98 @@
+"""What the page may ask for: the preset as it is, as it would be after changes, and to save it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.config.json_source import JsonPath
+from lora_trainer.config.problems import PresetError
+from lora_trainer.config.trainers import trainer_named
+from lora_trainer.editor.answers import answer
+from lora_trainer.editor.changes import append, put, remove, rename
+from lora_trainer.editor.document import ABSENT, Content, Document
+from lora_trainer.editor.form import TRAINED, order_of
+from lora_trainer.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Session:
+    """One preset; the page holds the text with its changes, so that every answer is a function of what it sends."""
+
+    document: Document
+    trainer: str = ""
+
+    @property
+    def path(self) -> Path:
+        return self.document.path
+
+    def state(self) -> dict[str, object]:
+        """The file, for a page that begins."""
+        content = self.document.read()
+        text = content.text
+        if content.version == ABSENT and self.trainer:
+            text = new_text(self.trainer, self.path)
+        return {
+            "name": self.path.name,
+            "folder": str(self.path.resolve().parent),
+            "command": f"accelerate launch -m lora_trainer --preset {quoted(str(self.path))}",
+            "trainers": TRAINED,
+            "saved": content.text,
+            "version": content.version,
+            **self.look(text, ()),
+        }
+
+    def look(self, text: str, changes: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+        """The text after the changes, with everything there is to say about it.
+
+        A change to a value that is no JSON yet is not made and told in `not_taken`. Raises Refusal.
+        """
+        said = answer(self.path, text)
+        order = order_of(str(said["trainer"])) if changes and not said["broken"] else ()
+        not_taken = []
+        for change in changes:
+            try:
+                text = changed(text, change, order)
+            except PresetError as error:
+                not_taken.append({"path": change["path"], "text": str(error)})
+        return {"text": text, "not_taken": not_taken, **(answer(self.path, text) if changes else said)}
+
+    def begin(self, trainer: str) -> dict[str, object]:
+        """A new preset for the trainer. Raises Refusal for one that does not exist."""
+        return self.look(new_text(trainer, self.path), ())
+
+    def save(self, text: str, version: str, over_changes: bool) -> Content:
+        return self.document.write(text, version, over_changes=over_changes)
+
+
+def changed(text: str, change: Mapping[str, Any], order: Sequence[str]) -> str:
+    """The text after one change: what to do, where, and for some with what. Raises Refusal."""
+    path: JsonPath = tuple(change["path"])
+    what = change["do"]
+    try:
+        if what == "put":
+            return put(text, path, change["written"], order)
+        if what == "remove":
+            return remove(text, path)
+        if what == "rename":
+            return rename(text, path, change["written"])
+        if what == "append":
+            return append(text, path, change["written"])
+    except KeyError:
+        pass
+    raise Refusal(f"the page asks for {what} at {'.'.join(map(str, path))}, where it cannot be done; reload the page")
+
+
+def new_text(trainer: str, path: Path) -> str:
+    """What every preset has; the keys that are missing are then told."""
+    trainer_named(trainer)
+    name = path.stem.rstrip(". ") or "my_run"
+    keys = {"trainer": trainer, "about": "", "output_dir": f"output/{name}", "output_name": name}
+    return json.dumps(keys, indent=2, ensure_ascii=False) + "\n"
+
+
+def quoted(word: str) -> str:
+    return f'"{word}"' if " " in word else word
