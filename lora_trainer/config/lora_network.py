@@ -56,6 +56,11 @@ class Network:
         "The largest norm that a layer's change of the weights may have after a step; what is longer is shrunk. "
         "0 leaves it; 1 is usual.",
     )
+    fused_lora: Switch = setting(
+        True,
+        "Compute a layer and its LoRA as one function, with fewer copies: Standard, Kohya LoCon and LoRA-FA on linear "
+        "layers and 1 x 1 convolutions while nothing is dropped. Results are equal up to rounding.",
+    )
     network_weights: PathText = setting(
         "",
         "A LoRA file from which training starts; its layers that are not trained here are ignored.",

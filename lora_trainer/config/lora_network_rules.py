@@ -57,6 +57,8 @@ def network(preset: LoraPreset) -> Findings:
                 value = getattr(preset, key)
                 if value and not keys_of(type(preset))[key].is_neutral(value):
                     yield inert(f"LoRA_type {preset.LoRA_type} does not read it", key)
+    if not preset.fused_lora and preset.LoRA_type not in KOHYA:
+        yield inert(f"LoRA_type {preset.LoRA_type} has no fused form", "fused_lora")
     if preset.dim_from_weights and not preset.network_weights:
         yield error("needs network_weights, which is empty; name a LoRA file or turn this off", "dim_from_weights")
     if preset.LoRA_type in DYLORA:

@@ -19,6 +19,7 @@ from peft.tuners.lora import Conv2d, Linear
 from torch import Tensor, nn
 
 from lora_trainer.draws import torch_generator
+from lora_trainer.models.adapters.fused import fused_linear, fused_pointwise, is_fusible
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan, Tensors
 
 ADAPTER = "default"  # peft's own name for the only one
@@ -42,6 +43,7 @@ class LoraLayer(nn.Module):
     """What kohya's LoRA can and peft's cannot; peft's classes come behind it."""
 
     dropouts: Dropouts
+    fused = False  # whether the layer and its LoRA are one function, where nothing stands against it
 
     if TYPE_CHECKING:
 
@@ -62,6 +64,8 @@ class LoraLayer(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not (self.training and self.dropouts.any and self.enabled):
+            if self.fused and self.enabled and not self.merged and list(self.lora_A) == self.active_adapters:
+                return self._fused(x)
             plain: Tensor = super().forward(x, *args, **kwargs)
             return plain
         base: Tensor = self.base_layer(x, *args, **kwargs)
@@ -77,6 +81,17 @@ class LoraLayer(nn.Module):
             scale /= 1 - self.dropouts.rank
         added: Tensor = up(hidden) * scale
         return base + added.to(base.dtype)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        down, up, scale = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight, float(self.scaling[ADAPTER])
+        if isinstance(self.base_layer, nn.Conv2d):
+            return fused_pointwise(x, self.base_layer, down, up, scale)
+        return fused_linear(x, self.base_layer, down, up, scale)
+
+    def fuse(self) -> bool:
+        """Make layer and LoRA one function if the layer is of a kind that can; gives whether it is."""
+        self.fused = is_fusible(self.base_layer)
+        return self.fused
 
     def weights(self) -> LoraWeights:
         down, up = (adapters[ADAPTER].weight for adapters in (self.lora_A, self.lora_B))

@@ -49,6 +49,11 @@ def adapter_layers(model: nn.Module) -> dict[str, AdapterLayer]:
     return found
 
 
+def fuse_layers(model: nn.Module) -> int:
+    """Compute each layer and its standard LoRA as one function where that can be; gives how many."""
+    return sum(layer.fuse() for layer in model.modules() if isinstance(layer, LoraLayer))
+
+
 def set_adapter_dtype(model: nn.Module, dtype: torch.dtype) -> None:
     """The number format of the trained weights, float32 without it."""
     for layer in adapter_layers(model).values():

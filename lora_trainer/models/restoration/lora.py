@@ -11,7 +11,7 @@ from lora_trainer.draws import torch_generator
 from lora_trainer.errors import Refusal, did_you_mean
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.lora import ADAPTER, LoraLayer
-from lora_trainer.models.adapters.network import PEFT, add_adapter
+from lora_trainer.models.adapters.network import PEFT, add_adapter, fuse_layers
 
 
 def lora_paths(unet: nn.Module, modules: Sequence[str], key: str) -> tuple[str, ...]:
@@ -46,6 +46,7 @@ def add_restoration_lora(unet: nn.Module, paths: Sequence[str], rank: int, seed:
             values = torch.randn(down.shape, generator=torch_generator(seed, "restoration_lora", path))
             with torch.no_grad():
                 down.copy_(values / rank)
+    fuse_layers(unet)
 
 
 def _is_named(path: str, name: str) -> bool:

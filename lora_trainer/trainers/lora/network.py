@@ -18,7 +18,7 @@ from lora_trainer.engine.optimizers import Group
 from lora_trainer.errors import Refusal
 from lora_trainer.models.adapter_file import AdapterFile, in_kohya_names, read_adapter_file
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
-from lora_trainer.models.adapters.network import add_adapter, load_adapter
+from lora_trainer.models.adapters.network import add_adapter, fuse_layers, load_adapter
 from lora_trainer.models.adapters.targets import LycorisPreset, Target, lora_targets, lycoris_preset
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.kohya_keys import Part, by_module_path, kohya_names
@@ -211,6 +211,8 @@ def build_network(network: LoraNetwork, models: Mapping[Part, nn.Module], seed: 
             sizes = {name: layer.size for name, layer in weights.layers.items()}
             plans = adopt_sizes(plans, {name: size for name, size in sizes.items() if size is not None})
         refused = add_adapter(model, plans, network.dropouts, seed)
+        if preset.fused_lora:
+            fuse_layers(model)
         if len(refused) == len(plans):
             reason = next(iter(refused.values()), "network_weights has none of its layers")
             raise Refusal(f"LoRA_type {preset.LoRA_type}: nothing of the {part} can be trained ({reason})")
