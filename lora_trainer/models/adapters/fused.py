@@ -83,7 +83,7 @@ _MULTIPLIED = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _rows(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    result: Tensor = _LowRankLinear.apply(x, weight, bias, down, up, scale)
+    result: Tensor = _LowRankLinear.apply(x, weight, bias, down, up, scale)  # type: ignore[no-untyped-call]
     return result
 
 
