@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE = 1
+export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: help install demo test test-all lint bench docs clean
 
@@ -40,8 +41,9 @@ bench: install  ## measure a training against a plain loop
 	$(BIN)/python -m tools.bench
 	$(BIN)/python -m tools.bench_gan
 
-docs: install  ## write the preset reference and the JSON Schemas anew
+docs: install  ## write the preset reference and the JSON Schemas anew, and build the site into build/site
 	$(BIN)/python -m tools.make_docs
+	$(BIN)/python -m mkdocs build --strict
 
 clean:  ## remove what was made
 	rm -rf .venv build output
