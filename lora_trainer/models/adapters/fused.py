@@ -95,5 +95,6 @@ def _in_one_format(
     Within the function autocast would not do it: `addmm_` is not on its list, and the backward pass runs without.
     """
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    known = torch.amp.is_autocast_available(device)  # the meta device has none
+    dtype = torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else weight.dtype
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), down.to(dtype), up.to(dtype)
