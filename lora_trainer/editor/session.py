@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from lora_trainer.editor.changes import append, put, remove, rename
 from lora_trainer.editor.document import ABSENT, Content, Document
 from lora_trainer.editor.form import TRAINED, order_of
 from lora_trainer.errors import Refusal
+
+_VALUE_PLACE = re.compile(r"^the value:\d+:\d+ ")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Session:
             try:
                 text = changed(text, change, order)
             except PresetError as error:
-                not_taken.append({"path": change["path"], "text": str(error)})
+                said_of_it = _VALUE_PLACE.sub("", error.problems[0])
+                not_taken.append({"path": change["path"], "text": f"{change['path'][-1]}: no JSON yet: {said_of_it}"})
         return {"text": text, "not_taken": not_taken, **(answer(self.path, text) if changes else said)}
 
     def begin(self, trainer: str) -> dict[str, object]:

@@ -147,7 +147,7 @@ def test_a_change_a_look_and_a_save(server: EditorServer, ask: Ask) -> None:
     assert status == 200
     assert len(after["problems"]) == len(state["problems"]) - 1
     assert [(each["path"], each["text"]) for each in after["not_taken"]] == [
-        (["network_dim"], "the value:1:4 the file ends inside the [ of line 1; a value is missing")
+        (["network_dim"], "network_dim: no JSON yet: the file ends inside the [ of line 1; a value is missing")
     ]
     expected = before.replace(b'"output_dir": "..."', b'"output_dir": "output/mine"')
     expected = expected.replace(b'rate": 0.0002', b'rate": 2E-4').replace(b',\n  "xformers": "xformers"', b"")

@@ -39,16 +39,14 @@ function saidOf(list, name, own) {
 }
 
 function stateOf(name, scope, shared, saved) {
-  const { problems, remarks, elsewhere, not_taken: notTaken } = preset.answer;
+  const { remarks, elsewhere } = preset.answer;
   const ownOfStage = (each) => stage === SHARED && each.stage !== SHARED && !scopeOf(preset.answer.scopes, each.stage).has(name);
-  const path = JSON.stringify(pathOf(stage, name));
-  const found = saidOf(problems, name, () => false);
-  const untaken = notTaken.filter((each) => JSON.stringify(each.path) === path);
   return {
     stage,
     written: scope.get(name),
     inherited: stage === SHARED ? undefined : shared.get(name),
-    problems: [...found, ...untaken],
+    problems: saidOf(preset.problems, name, () => false),
+    isUntaken: preset.untaken.has(JSON.stringify(pathOf(stage, name))),
     remarks: saidOf(remarks, name, ownOfStage),
     elsewhere: elsewhere.filter((each) => each.key === name && (each.stage === stage || stage === SHARED)).slice(0, 1),
     unsaved: saved !== undefined && scope.get(name)?.raw !== saved.get(name)?.raw,
@@ -65,6 +63,7 @@ async function formOf(trainer) {
 const ACT = {
   type: (change) => preset.type(change),
   change: (...changes) => preset.change(...changes),
+  forget: (path) => preset.forget(path),
 };
 
 function rowOf(key, group, raw) {
@@ -144,7 +143,7 @@ function showStages() {
   const { scopes } = preset.answer;
   page("stages").hidden = scopes.length < 2;
   const tabs = scopes.map((each) => {
-    const wrong = preset.answer.problems.filter((problem) => problem.stage === each.stage && problem.line > 0).length;
+    const wrong = preset.problems.filter((problem) => problem.stage === each.stage).length;
     const text = each.stage === SHARED ? "Shared by all stages" : `${each.stage + 1}. ${each.name}`;
     const tab = make("button", { type: "button", textContent: wrong ? `${text} (${wrong})` : text });
     tab.setAttribute("aria-pressed", String(each.stage === stage));
@@ -204,7 +203,7 @@ function filterRows() {
 }
 
 function toKey(name, go) {
-  const problem = preset.answer.problems.find((each) => each.key === name);
+  const problem = preset.problems.find((each) => each.key === name);
   const known = rows.has(name) || problem;
   if (!known || !go) return Boolean(known);
   if (problem && problem.stage !== stage) goToStage(problem.stage);
@@ -223,7 +222,8 @@ function toKey(name, go) {
 // ---------------------------------------------------------------- the top
 
 function showState() {
-  const { broken, problems } = preset.answer;
+  const { broken } = preset.answer;
+  const { problems } = preset;
   const pill = page("state");
   pill.className = `state ${broken || problems.length ? "failed" : "finished"}`;
   pill.textContent = broken ? "No JSON yet" : problems.length ? count(problems.length, "problem") : "Fine";
@@ -236,7 +236,8 @@ function showState() {
 }
 
 function showNext() {
-  const { broken, problems } = preset.answer;
+  const { broken } = preset.answer;
+  const { problems } = preset;
   const isFine = !broken && problems.length === 0;
   page("next").className = `next ${isFine ? "" : "failed"}`;
   page("next-title").textContent = broken
@@ -270,7 +271,7 @@ function problemItem(problem) {
 
 function showSaving() {
   const changes = unsavedChanges();
-  page("save").disabled = preset.isSaved || Boolean(preset.answer.broken);
+  page("save").disabled = preset.isSaved || preset.answer.broken || preset.untaken.size > 0;
   page("save").textContent = preset.isSaved ? "Saved" : state.version === "absent" && preset.version === "absent" ? "Save the new file" : "Save";
   page("undo").disabled = preset.done.length === 0;
   page("redo").disabled = preset.undone.length === 0;
@@ -345,6 +346,7 @@ function toldOfChange(error) {
 }
 
 async function save() {
+  if (page("save").disabled && preset.waiting.size === 0) return preset.isSaved;
   try {
     await preset.save();
     trouble("");
@@ -358,7 +360,7 @@ async function save() {
 
 async function plan() {
   if (!preset.isSaved && !(await save())) return;
-  if (preset.answer.problems.length === 0) await planning.start(preset.text);
+  if (preset.problems.length === 0) await planning.start(preset.text);
 }
 
 async function lookAtFile() {

@@ -38,7 +38,7 @@ const WRITTEN = {
     return kept ? typed.trim() : JSON.stringify(typed);
   },
   number: (typed, before) => {
-    const quoted = isText(before) && !isBlank(before); // the GUI writes "75" in some places and 75 in others
+    const quoted = isText(before) && NUMBER.test(parsed(before)); // the GUI writes "75" in some places, 75 in others
     return NUMBER.test(typed.trim()) && !quoted ? typed.trim() : JSON.stringify(typed.trim());
   },
   lines: (typed, before) => {

@@ -3,6 +3,8 @@
 const DEBOUNCE_MS = 250;
 const SAME_CHANGE_MS = 2000; // typing on in one key is one thing to undo
 
+const NOTHING_SAID = { scopes: [], remarks: [], elsewhere: [], unknown: {} }; // of a text that is no JSON
+
 export class Refused extends Error {
   constructor(answer) {
     super(answer.refused);
@@ -32,7 +34,8 @@ export class Preset {
     this.work = Promise.resolve();
     this.lastKey = "";
     this.lastTime = 0;
-    this.answer = state;
+    this.untaken = new Map();
+    this.answer = { ...NOTHING_SAID, ...state };
     this.savedScopes = state.text === state.saved ? state.scopes : undefined;
   }
 
@@ -41,7 +44,15 @@ export class Preset {
   }
 
   get isSaved() {
-    return this.text === this.saved && this.waiting.size === 0;
+    return this.text === this.saved && this.waiting.size === 0 && this.untaken.size === 0;
+  }
+
+  // What the reader refuses, and what was typed and is no JSON yet
+  get problems() {
+    const untaken = [...this.untaken.values()].map(({ path, text }) => ({
+      text, key: path.at(-1), line: 0, stage: path.length > 1 ? path[1] : -1,
+    })); // prettier-ignore
+    return [...this.answer.problems, ...untaken];
   }
 
   // A change while one types: the newest for each place counts.
@@ -59,31 +70,41 @@ export class Preset {
   // One request after the other, each for the text that the one before gave.
   flush() {
     clearTimeout(this.timer);
-    this.work = this.work.then(async () => {
+    return this._queue(async () => {
       if (this.waiting.size === 0) return;
       const changes = [...this.waiting.values()];
       this.waiting.clear();
-      await this._look(this.text, changes, [...changes.map((each) => JSON.stringify(each.path))].join());
+      try {
+        await this._look(this.text, changes);
+      } catch (error) {
+        if (!(error instanceof Refused)) this._keep(changes);
+        throw error;
+      }
     });
-    return this.work;
   }
 
   replace(text) {
-    this.work = this.work.then(() => this._look(text, [], "text"));
-    return this.work;
+    return this._queue(() => this._look(text, []));
   }
 
   begin(trainer) {
-    this.work = this.work.then(async () => this._take(await ask("begin", { trainer })));
-    return this.work;
+    return this._queue(async () => this._take(await ask("begin", { trainer })));
   }
 
-  undo() {
-    return this._step(this.done, this.undone);
+  async undo() {
+    await this.flush();
+    return this._queue(() => this._step(this.done, this.undone));
   }
 
-  redo() {
-    return this._step(this.undone, this.done);
+  async redo() {
+    await this.flush();
+    return this._queue(() => this._step(this.undone, this.done));
+  }
+
+  // Give up what was typed at a place and is no JSON
+  forget(path) {
+    this.untaken.delete(JSON.stringify(path));
+    this._take(this.answer);
   }
 
   async save() {
@@ -94,7 +115,7 @@ export class Preset {
     this.version = content.version;
     this.overChanges = false;
     this.savedScopes = this.answer.scopes;
-    this.whenNew(this.answer);
+    this.whenNew();
   }
 
   async reload() {
@@ -103,29 +124,42 @@ export class Preset {
     this.saved = state.saved;
     this.version = state.version;
     this.savedScopes = state.scopes;
+    this.untaken.clear();
     this._take(state);
   }
 
-  async _look(text, changes, key) {
-    let answer;
-    try {
-      answer = await ask("look", { text, changes });
-    } catch (error) {
+  _queue(act) {
+    this.work = this.work.then(act).catch((error) => {
       this.whenLost(error);
-      return;
-    }
-    if (answer.text !== this.text) this._remember(key);
+      this.whenNew();
+    });
+    return this.work;
+  }
+
+  async _look(text, changes) {
+    const answer = await ask("look", { text, changes });
+    const paths = changes.map((each) => JSON.stringify(each.path));
+    for (const path of paths) this.untaken.delete(path);
+    for (const each of answer.not_taken) this.untaken.set(JSON.stringify(each.path), each);
+    if (answer.text !== this.text) this._remember(changes.length ? paths.join() : "text");
     this._take(answer);
   }
 
   async _step(from, to) {
-    await this.flush();
     if (from.length === 0) return;
-    const text = from.pop();
+    const answer = await ask("look", { text: from[from.length - 1], changes: [] });
+    from.pop();
     to.push(this.text);
     this.lastKey = "";
-    const answer = await ask("look", { text, changes: [] });
+    this.untaken.clear();
     this._take(answer);
+  }
+
+  _keep(changes) {
+    for (const change of changes) {
+      const path = JSON.stringify(change.path);
+      if (!this.waiting.has(path)) this.waiting.set(path, change);
+    }
   }
 
   _remember(key) {
@@ -137,7 +171,7 @@ export class Preset {
   }
 
   _take(answer) {
-    this.answer = { ...this.answer, scopes: [], remarks: [], elsewhere: [], unknown: {}, not_taken: [], ...answer };
-    this.whenNew(this.answer);
+    this.answer = { ...NOTHING_SAID, ...answer };
+    this.whenNew();
   }
 }

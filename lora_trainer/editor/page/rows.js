@@ -77,7 +77,7 @@ export class Row {
     this.isChanged = this.isSet && !state.written.default && !this.key.kind;
     this.problems = state.problems;
     this.remarks = state.remarks;
-    this.field.show(raw, this._instead());
+    if (!state.isUntaken) this.field.show(raw, this._instead()); // else what was typed waits to become JSON
     this.field.element.setAttribute("aria-invalid", String(state.problems.length > 0));
     this.element.classList.toggle("changed", this.isChanged && !this.key.required);
     this.element.classList.toggle("wrong", state.problems.length > 0);
@@ -118,8 +118,9 @@ export class Row {
     const { key } = this;
     const told = [key.legal, key.default_shown === "" || key.input === "choice" ? "" : `default ${key.default_shown}`];
     this.facts.replaceChildren(told.filter(Boolean).join("; "));
-    if (!state.written || key.name === "stage") return;
     const path = pathOf(this.stage, key.name);
+    if (state.isUntaken) this.facts.append(button("Back to what is written", () => this.act.forget(path)));
+    if (!state.written || key.name === "stage" || state.isUntaken) return;
     if (key.suggested) {
       this.facts.append(
         button(`Rename to ${key.suggested}`, () => this.act.change({ do: "rename", path, written: key.suggested })),
