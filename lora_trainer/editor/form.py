@@ -111,8 +111,11 @@ def _input(key: Key, names: list[Any]) -> str:
 
 
 def _shown(value: object) -> str:
+    """A value as it is typed: of a list its items alone."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
+        return ", ".join(map(_shown, value))
     return json.dumps(value, ensure_ascii=False)

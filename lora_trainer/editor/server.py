@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
@@ -35,6 +36,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     "editor.js": ("lora_trainer.editor", "text/javascript"),
     "preset.js": ("lora_trainer.editor", "text/javascript"),
     "inputs.js": ("lora_trainer.editor", "text/javascript"),
+    "keys.js": ("lora_trainer.editor", "text/javascript"),
     "rows.js": ("lora_trainer.editor", "text/javascript"),
     "planning.js": ("lora_trainer.editor", "text/javascript"),
 }
@@ -121,6 +123,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send_json({"refused": str(refusal)}, HTTPStatus.UNPROCESSABLE_ENTITY)
         except (KeyError, TypeError, ValueError) as error:
             self._send_json({"refused": f"this is no request of the page ({error!r})"}, HTTPStatus.BAD_REQUEST)
+        except OSError:
+            raise  # the browser hung up
+        except Exception:
+            traceback.print_exc()
+            sentence = "the editor failed at this; the terminal in which it runs says how"
+            self._send_json({"refused": sentence}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _asked_for(self) -> str:
         """What stands after the token in the address, once the request is known to be the page's own."""

@@ -125,12 +125,15 @@ def test_from_four_problems_to_a_saved_preset(page: Page, serve: Serve, copy: Ca
     assert page.text("#next-title") == "The preset is fine"
     assert path.read_bytes() == before
     assert page.run("return document.title").startswith("* ")
+    asks = "const leaving = new Event('beforeunload', {cancelable: true}); return !window.dispatchEvent(leaving)"
+    assert page.run(asks)
     page.click("#save")
     page.until_text("#save", "Saved")
     expected = before.decode()
     for key, value in {**values, "pretrained_model_name_or_path": "models/xl.safetensors"}.items():
         expected = expected.replace(f'"{key}": "..."', f'"{key}": {json.dumps(value)}')
     assert path.read_bytes() == expected.encode()
+    assert not page.run(asks)
 
 
 def test_the_same_errors_as_one_types_and_a_way_back(page: Page, serve: Serve, copy: Callable[[str], Path]) -> None:
@@ -189,6 +192,8 @@ def test_search_filters_and_unknown_keys(page: Page, serve: Serve, tmp_path: Pat
     page.find("#search").clear()
     page.run("const f = document.getElementById('filter'); f.value = 'problems'; f.dispatchEvent(new Event('change'))")
     assert page.run(shown) == ["key-scael"]
+    page.click("#next-problem")
+    assert page.run("return document.activeElement.id") == "field-scael"
     page.click_word("#key-scael", "Rename to scale")
     page.until_text("#state", "Fine")
     page.run("const f = document.getElementById('filter'); f.value = 'set'; f.dispatchEvent(new Event('change'))")

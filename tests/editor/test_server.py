@@ -211,3 +211,12 @@ def test_the_same_answers_for_edits_and_reverts_of_all_presets(serve: Serve, ask
         given = [each["raw"] for each in before["scopes"][0]["keys"] if each["name"] == "log_every"]
         back += [{"do": "put", "path": ["log_every"], "written": raw} for raw in given]
         assert change(edit["text"], back) == before
+
+
+def test_a_failure_of_the_editor_is_told_and_traced(
+    server: EditorServer, ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lora_trainer.editor.session.answer", lambda path, text: 1 // 0)
+    status, answer = ask(server, "state")
+    assert (status, answer) == (500, {"refused": "the editor failed at this; the terminal in which it runs says how"})
+    assert "ZeroDivisionError" in capsys.readouterr().err

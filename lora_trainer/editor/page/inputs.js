@@ -46,7 +46,7 @@ const WRITTEN = {
     if (isText(before) && items.length < 2) return JSON.stringify(items[0] ?? "");
     return `[${items.map((each) => JSON.stringify(each)).join(", ")}]`;
   },
-  numbers: (typed) => (typed.trim() ? `[${typed.trim()}]` : '""'),
+  numbers: (typed) => (!typed.trim() ? '""' : typed.trim().startsWith("[") ? typed.trim() : `[${typed.trim()}]`),
   word: (typed) => {
     const value = parsed(typed);
     return value === undefined || typeof value === "string" ? JSON.stringify(typed) : typed.trim();
@@ -56,9 +56,10 @@ const WRITTEN = {
 
 // How far the lines of an object stand in, counted at its closing bracket
 function hanging(raw) {
-  const last = raw.lastIndexOf("\n");
-  return last < 0 ? "" : raw.slice(last + 1).match(/^[ \t]*/)[0];
+  return raw.match(/\n([ \t]*)[\]}]$/)?.[1] ?? "";
 }
+
+const A_LINE = 42; // characters, for browsers that do not fit a field to its text
 
 function element(tag, properties) {
   return Object.assign(document.createElement(tag), properties);
@@ -81,7 +82,7 @@ function typedField(kind, field, typed) {
       if (document.activeElement !== field) field.value = text; // else a person is typing
       field.placeholder = instead;
       if (field.tagName === "TEXTAREA") {
-        const longest = (text || instead).split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 60), 0);
+        const longest = (text || instead).split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / A_LINE), 0);
         field.rows = Math.min(Math.max(longest, 1), 16);
       }
     },
@@ -182,7 +183,7 @@ export function makeField(key, id, isLong, typed) {
       return typedField("text", isLong ? area() : line("text"), typed);
     case "lines":
     case "json":
-      return typedField(key.input, area(), typed);
+      return typedField(key.input, Object.assign(area(), { className: key.input }), typed);
     default:
       return typedField(key.input, line("text"), typed);
   }

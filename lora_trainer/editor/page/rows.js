@@ -3,6 +3,7 @@
 import { isLongText, makeField } from "./inputs.js";
 
 export const SHARED = -1;
+const SHORT = 24; // characters that a button may repeat
 
 function make(tag, className, text) {
   const made = document.createElement(tag);
@@ -116,8 +117,9 @@ export class Row {
 
   _tellFacts(state) {
     const { key } = this;
-    const told = [key.legal, key.default_shown === "" || key.input === "choice" ? "" : `default ${key.default_shown}`];
-    this.facts.replaceChildren(told.filter(Boolean).join("; "));
+    const isSeen = key.input === "choice" || (!state.written && !state.inherited && key.input !== "switch"); // in the field
+    const told = [key.legal, key.default_shown === "" || isSeen ? "" : `default ${key.default_shown}`];
+    this.facts.replaceChildren(make("span", "", told.filter(Boolean).join("; ")));
     const path = pathOf(this.stage, key.name);
     if (state.isUntaken) this.facts.append(button("Back to what is written", () => this.act.forget(path)));
     if (!state.written || key.name === "stage" || state.isUntaken) return;
@@ -135,7 +137,9 @@ export class Row {
 
   _back() {
     if (this.key.required) return "Remove";
-    return this.isChanged && this.key.default_shown !== "" ? `Back to ${this.key.default_shown}` : "Remove from the file";
+    const { default_shown: shown } = this.key;
+    if (!this.isChanged || shown === "") return "Remove from the file";
+    return shown.length > SHORT ? "Back to the default" : `Back to ${shown}`;
   }
 
   // Whether the row belongs to what is looked for
