@@ -54,13 +54,20 @@ def serve(file: Path, trainer: str, port: int, *, with_browser: bool) -> None:
     print(f"The editor of {file}{new}: {server.address}\nCtrl-C ends it.", flush=True)  # noqa: T201
     signal.signal(signal.SIGTERM, _interrupt)
     if with_browser:
-        threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
+        threading.Thread(target=_open, args=(server.address_for_once,), daemon=True).start()
     try:
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
     finally:
         server.end_plan()
         server.server_close()
+
+
+def _open(address: str) -> None:
+    with contextlib.suppress(webbrowser.Error):
+        browser = webbrowser.get()
+        if type(browser) is not webbrowser.GenericBrowser:  # such as lynx, which would take the terminal
+            browser.open(address)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

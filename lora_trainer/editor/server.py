@@ -6,6 +6,7 @@ import hmac
 import http.server
 import json
 import os
+import secrets
 import select
 import socket
 import threading
@@ -60,12 +61,18 @@ class EditorServer(http.server.ThreadingHTTPServer):
         super().__init__((ADDRESS, port), Handler)
         self.session = session
         self.token = token
+        self.door = secrets.token_urlsafe(24)
         self.plan: Plan | None = None
         self.planning = threading.Lock()
 
     @property
     def address(self) -> str:
         return f"http://{ADDRESS}:{self.server_port}/{self.token}/"
+
+    @property
+    def address_for_once(self) -> str:
+        """For the command line of a browser, which other users of the computer may read: it is worth nothing twice."""
+        return f"http://{ADDRESS}:{self.server_port}/{self.door}/"
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -87,6 +94,10 @@ class EditorServer(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that hangs up is no news."""
+
+
+class _Elsewhere(Exception):
+    """The address for once was asked for."""
 
 
 class _Unwelcome(Exception):
@@ -115,6 +126,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self, act: Callable[[str], None]) -> None:
         try:
             act(self._asked_for())
+        except _Elsewhere:
+            self._begin(HTTPStatus.SEE_OTHER, "text/plain", 0, {"Location": f"/{self.server.token}/"})
         except _Unwelcome as unwelcome:
             self._send_json({"refused": str(unwelcome)}, unwelcome.status)
         except ChangedMeanwhile as refusal:
@@ -135,6 +148,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Host") not in self.server.hosts:
             raise _Unwelcome(HTTPStatus.FORBIDDEN, f"this server is for {ADDRESS} alone")
         _, token, *name = urlsplit(self.path).path.split("/", 2) + [""] * 2
+        if hmac.compare_digest(token.encode(), self.server.door.encode()):
+            self.server.door = secrets.token_urlsafe(24)
+            raise _Elsewhere
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise _Unwelcome(HTTPStatus.FORBIDDEN, "the token is missing or wrong; take the address from the terminal")
         return name[0]
@@ -206,12 +222,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._begin(status, kind, len(data))
         self.wfile.write(data)
 
-    def _begin(self, status: HTTPStatus, kind: str, length: int | None) -> None:
+    def _begin(self, status: HTTPStatus, kind: str, length: int | None, more: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         if length is not None:
             self.send_header("Content-Length", str(length))
-        for name, value in HEADERS.items():
+        for name, value in {**HEADERS, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
 

@@ -8,11 +8,12 @@ import socket
 import subprocess
 import sys
 import urllib.request
+import webbrowser
 from pathlib import Path
 
 import pytest
 
-from lora_trainer.editor.__main__ import main
+from lora_trainer.editor.__main__ import _open, main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -88,3 +89,14 @@ def test_what_cannot_be_edited_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     }.items():
         assert main([*arguments, "--no-browser"]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_browser_of_the_terminal_is_not_opened(monkeypatch: pytest.MonkeyPatch, taken: bool) -> None:
+    opened: list[str] = []
+    kind = webbrowser.BackgroundBrowser if taken else webbrowser.GenericBrowser
+    browser = kind("a-browser")
+    monkeypatch.setattr(browser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "get", lambda: browser)
+    _open("http://127.0.0.1:1/door/")
+    assert opened == (["http://127.0.0.1:1/door/"] if taken else [])

@@ -42,6 +42,17 @@ def test_without_the_token_there_is_nothing(
     assert answer == {"refused": "the token is missing or wrong; take the address from the terminal"}
 
 
+def test_the_address_for_once_leads_to_the_page_once(server: EditorServer, ask: Ask) -> None:
+    door = server.address_for_once.rsplit("/", 2)[1]
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+    connection.request("GET", f"/{door}/")
+    response = connection.getresponse()
+    assert (response.status, response.headers["Location"]) == (303, "/the-token/")
+    connection.close()
+    assert ask(server, "", token=door)[0] == 403
+    assert server.address_for_once != server.address
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", ""])
 def test_another_host_is_refused(server: EditorServer, ask: Ask, host: str) -> None:
     status, answer = ask(server, "state", headers={"Host": host.format(port=server.server_port)})

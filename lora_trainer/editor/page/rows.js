@@ -55,6 +55,7 @@ export class Row {
     const side = make("div", "value");
     this.said = make("div", "said");
     this.said.id = `${id}-said`;
+    this.said.setAttribute("aria-live", "polite");
     this.facts = make("p", "hint facts");
     side.append(field.around ?? field.element, this.said, this.facts);
     this.element.append(head, side);
@@ -108,11 +109,14 @@ export class Row {
 
   _say(state) {
     const lines = [
-      ...state.problems.map((each) => make("p", "problem", each.text)),
-      ...state.elsewhere.map((each) => make("p", "remark", `Here it is ${each.value}, given by ${each.by}.`)),
-      ...state.remarks.map((each) => make("p", "remark", each.text)),
+      ...state.problems.map((each) => ["problem", each.text]),
+      ...state.elsewhere.map((each) => ["remark", `Here it is ${each.value}, given by ${each.by}.`]),
+      ...state.remarks.map((each) => ["remark", each.text]),
     ];
-    this.said.replaceChildren(...lines);
+    const signature = JSON.stringify(lines);
+    if (signature === this.saidLast) return; // else a screen reader would read it again
+    this.saidLast = signature;
+    this.said.replaceChildren(...lines.map(([kind, text]) => make("p", kind, text)));
   }
 
   _tellFacts(state) {
