@@ -8,7 +8,18 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from lora_trainer.config import common
-from lora_trainer.config.kinds import AnyCase, Count, FileName, PathText, Positive, Seed, Switch, Text, Whole
+from lora_trainer.config.kinds import (
+    AnyCase,
+    Count,
+    FileName,
+    PathText,
+    Positive,
+    Recomputed,
+    Seed,
+    Switch,
+    Text,
+    Whole,
+)
 from lora_trainer.config.setting import no_effect, not_yet, setting
 
 OLDER = "EveryDream2 itself reads it no more"
@@ -67,10 +78,12 @@ class Precision(common.Precision):
 class Performance:
     """Memory against time."""
 
-    gradient_checkpointing: Switch = setting(
+    gradient_checkpointing: Recomputed = setting(
         False,
-        "Forget activations in the forward pass and compute them again in the backward pass: less memory for about "
-        "40 % more time.",
+        "Forget activations in the forward pass and compute them again in the backward pass. true forgets all but the "
+        "inputs of blocks for about 40 % more time; feed_forward forgets the middles of feed-forwards, geglu their "
+        "products alone, which costs least. auto takes the cheapest that fits. For train_vae every one but "
+        "false is true.",
         may_change=True,
     )
     attn_type: Annotated[Literal["sdp", "xformers", "slice"], AnyCase()] = setting(

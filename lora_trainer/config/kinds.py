@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MultipleOf
 from pydantic import GetCoreSchemaHandler, SecretStr
@@ -90,6 +90,11 @@ def _switch(value: object) -> bool:
     if isinstance(value, (bool, int, float, str)) and _plain(value).casefold() in words:
         return words[_plain(value).casefold()]
     raise Unfit
+
+
+def _recomputed(value: object) -> object:
+    word = str(value).strip().casefold()
+    return word if word in ("auto", "feed_forward", "geglu") else _switch(value)
 
 
 def _whole(value: object) -> int:
@@ -227,6 +232,19 @@ Switch = Annotated[
             "minimum": 0,
             "maximum": 1,
             "pattern": r"^\s*([Tt]rue|[Ff]alse|0|1)?\s*$",
+        },
+    ),
+]
+Recomputed = Annotated[  # how much is forgotten and computed again, from nothing (false) to everything (true)
+    bool | Literal["auto", "feed_forward", "geglu"],
+    Reads(
+        "true, false, geglu, feed_forward or auto",
+        _recomputed,
+        {
+            "type": ["boolean", "integer", "string", "null"],
+            "minimum": 0,
+            "maximum": 1,
+            "pattern": r"^\s*([Tt]rue|[Ff]alse|0|1|geglu|feed_forward|auto)?\s*$",
         },
     ),
 ]

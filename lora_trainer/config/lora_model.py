@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from lora_trainer.config import common
-from lora_trainer.config.kinds import AnyCase, Count, PathText, Positive, Switch, Text
+from lora_trainer.config.kinds import AnyCase, Count, PathText, Positive, Recomputed, Switch, Text
 from lora_trainer.config.setting import no_effect, setting
 
 
@@ -74,10 +74,11 @@ class Performance:
     mem_eff_attn: Switch = setting(
         False, "Attention that saves memory, when xformers is none: PyTorch's sdpa takes its place.", may_change=True
     )
-    gradient_checkpointing: Switch = setting(
+    gradient_checkpointing: Recomputed = setting(
         False,
-        "Forget activations in the forward pass and compute them again in the backward pass: about 6 GiB less "
-        "per SDXL image for about 40 % more time.",
+        "Forget activations in the forward pass and compute them again in the backward pass. true forgets all but the "
+        "inputs of blocks: about 6 GiB less per SDXL image for about 40 % more time; feed_forward forgets the middles "
+        "of feed-forwards, geglu their products alone, which costs least. auto takes the cheapest that fits.",
         may_change=True,
     )
     max_data_loader_n_workers: Count = setting(

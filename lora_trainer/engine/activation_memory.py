@@ -120,6 +120,8 @@ def measure(
         if hasattr(child, "gradient_checkpointing"):
             child.gradient_checkpointing = checkpointing  # type: ignore[assignment]
             child._gradient_checkpointing_func = tape.block if checkpointing else None  # type: ignore[assignment]
+        if hasattr(child, "rung"):  # of a layer that forgets by itself
+            child.block, child.keep = tape.block, tape.keep  # type: ignore[assignment]
     with contextlib.ExitStack() as stack:
         mode = _Measured(tape, half, WIDENED[device_type])
         stack.enter_context(_autocast_within(mode))

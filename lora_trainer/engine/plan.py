@@ -60,7 +60,7 @@ def _largest_step(trainer: Trainer, processes: Processes, precision: Precision) 
     """Seconds of a step; the second of two, because the first one warms up."""
     stepper = Stepper(trainer.phases, processes, precision)
     step = trainer.largest_step
-    micros = [{key: _moved(value, processes.device) for key, value in micro.items()} for micro in trainer.data(step)]
+    micros = [{key: moved(value, processes.device) for key, value in micro.items()} for micro in trainer.data(step)]
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
@@ -76,9 +76,9 @@ def _largest_step(trainer: Trainer, processes: Processes, precision: Precision) 
     return seconds
 
 
-def _moved(value: object, device: torch.device) -> object:
+def moved(value: object, device: torch.device) -> object:
     if isinstance(value, tuple):
-        return tuple(_moved(part, device) for part in value)
+        return tuple(moved(part, device) for part in value)
     return value.to(device) if torch.is_tensor(value) else value
 
 

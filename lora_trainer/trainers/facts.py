@@ -45,7 +45,7 @@ def facts_of(loaded: Loaded, job: Job, command: str, device: torch.device) -> Ru
         material=material,
         about=preset.about,
         command=without_secrets(command),
-        memory_advice=start.memory_advice,
+        memory_advice=start.advice(job.preset),
         changed=changed_keys(loaded),
         inert=tuple((key, without_folders(reason)) for key, reason in loaded.inert.items()),
         values={name: shortened(value) for name, value in public_values(preset).items()},

@@ -20,7 +20,7 @@ from lora_trainer.engine.console import set_up_logging
 from lora_trainer.engine.hub import check_hub, open_uploads
 from lora_trainer.engine.loop import Loop
 from lora_trainer.engine.plan import dry_run
-from lora_trainer.engine.precision import choose_precision
+from lora_trainer.engine.precision import Precision, choose_precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.resume import NOTHING_RESUMED, AlreadyFinished, Resumed, find_start
 from lora_trainer.engine.run_folder import RunFolder
@@ -32,7 +32,7 @@ from lora_trainer.errors import Refusal
 from lora_trainer.report.write import leave_report
 from lora_trainer.trainers.facts import leave_facts
 from lora_trainer.trainers.job import Job
-from lora_trainer.trainers.starts import STARTS
+from lora_trainer.trainers.starts import STARTS, Start
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def run(stages: Sequence[Loaded], stop: StopRequest, *, dry: bool = False, resta
     """
     processes = Processes()
     set_up_logging(processes.is_main)
-    advice = STARTS[stages[0].preset.trainer].memory_advice
+    advice = STARTS[stages[0].preset.trainer].advice(stages[0].preset)
     try:
         for number, loaded in enumerate(stages, 1):
             if loaded.stage:
@@ -98,7 +98,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
         log.info("note: %s", note)
     job.fingerprint["mixed_precision"] = precision.name
     if dry:
-        trainer = start.call("build", job, processes, precision, True)
+        trainer = _build(start, job, processes, precision, dry=True)
         dry_run(trainer, start.call("plan", trainer), _settings(loaded, job, folder, NO_TRACKERS), processes, precision)
         return
     found = _from_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart, job.resumed))
@@ -106,7 +106,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     if processes.is_main:
         forget_old_commands(folder.path)
     with open_trackers(preset, folder, processes, found.step if found else 0) as track:
-        trainer = start.call("build", job, processes, precision, False)
+        trainer = _build(start, job, processes, precision, dry=False)
         settings = _settings(loaded, job, folder, track)
         with open_uploads(job.hub, processes.is_main) as uploads, listening(folder.path, processes.is_main) as commands:
             settings = replace(settings, uploads=uploads, commands=commands)
@@ -123,6 +123,13 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     if processes.is_main:
         _say_where(result, folder, preset)
     _report(folder, processes)
+
+
+def _build(start: Start, job: Job, processes: Processes, precision: Precision, *, dry: bool) -> Any:
+    trainer = start.call("build", job, processes, precision, dry)
+    if start.fit:
+        start.call("fit", trainer, processes, precision)
+    return trainer
 
 
 def _report(folder: RunFolder, processes: Processes) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lora_trainer.config.common import CommonPreset
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,9 @@ class Start:
     loads the models; `plan(trainer)` tells them for a dry run.
     `resume(preset, folder, restart)`, where there is one, finds what the preset asks to go on from, before `inspect`.
     `material(job)`, where there is one, tells the report what is trained on what, and how the result is used.
-    `memory_advice` is what to try when the device's memory is too small.
+    `fit(trainer, processes, precision)`, where there is one, settles what the preset leaves to the machine.
+    `memory_advice` is what to try when the device's memory is too small, from what costs least on; `rungs` are the
+    values of gradient_checkpointing, each with less memory than the one before, which come first.
     """
 
     check: str
@@ -26,26 +31,38 @@ class Start:
     plan: str
     resume: str = ""
     material: str = ""
-    memory_advice: str = "Try a smaller batch"
+    fit: str = ""
+    memory_advice: str = "a smaller batch"
+    rungs: tuple[str, ...] = ()
 
     def call(self, which: str, *arguments: Any) -> Any:
         module, name = getattr(self, which).split(":")
         return getattr(importlib.import_module(module), name)(*arguments)
 
+    def advice(self, preset: CommonPreset) -> str:
+        """What to try, without what this preset has done already."""
+        now = str(getattr(preset, "gradient_checkpointing", "")).lower()
+        higher = self.rungs[self.rungs.index(now) + 1 :] if now in self.rungs else ()
+        first = [f"gradient_checkpointing {', then '.join(higher)}"] if higher else []
+        return f"Try in this order: {', '.join([*first, self.memory_advice])}"
+
 
 STARTS: Mapping[str, Start] = {
     "lora": Start(
-        memory_advice="In this order: gradient_checkpointing true, cache_latents true, a smaller train_batch_size with "
+        rungs=("false", "geglu", "feed_forward", "true"),
+        memory_advice="cache_latents true, a smaller train_batch_size with "
         "more gradient_accumulation_steps, an 8-bit optimizer, a smaller max_resolution",
         check="lora_trainer.trainers.lora.job:check_lora",
         inspect="lora_trainer.trainers.lora.job:inspect_lora",
         build="lora_trainer.trainers.lora.trainer:build_lora",
         plan="lora_trainer.trainers.lora.plan:plan_lora",
         material="lora_trainer.trainers.lora.material:lora_material",
+        fit="lora_trainer.trainers.lora.plan:fit_lora",
         resume="lora_trainer.trainers.lora.resume:find_resumed",
     ),
     "finetune": Start(
-        memory_advice="In this order: gradient_checkpointing true, cache_latents true, AdamW8bit or Adafactor, "
+        rungs=("false", "geglu", "feed_forward", "true"),
+        memory_advice="cache_latents true, AdamW8bit or Adafactor, "
         "mixed_precision bf16 with full_bf16 and fused_backward_pass, ema_device cpu, a smaller batch_size with more "
         "grad_accum, disable_textenc_training, a smaller resolution",
         check="lora_trainer.trainers.finetune.job:check_finetune",
@@ -53,10 +70,10 @@ STARTS: Mapping[str, Start] = {
         build="lora_trainer.trainers.finetune.trainer:build_finetune",
         plan="lora_trainer.trainers.finetune.plan:plan_finetune",
         material="lora_trainer.trainers.finetune.material:finetune_material",
+        fit="lora_trainer.trainers.finetune.memory:fit_finetune",
     ),
     "super_resolution": Start(
-        memory_advice="In this order: mixed_precision bf16, a smaller batch_size_per_gpu with a larger accum_iter, a "
-        "smaller lq_size",
+        memory_advice="mixed_precision bf16, a smaller batch_size_per_gpu with a larger accum_iter, a smaller lq_size",
         check="lora_trainer.trainers.super_resolution.job:check_super_resolution",
         inspect="lora_trainer.trainers.super_resolution.job:inspect_super_resolution",
         build="lora_trainer.trainers.super_resolution.trainer:build_super_resolution",
@@ -64,7 +81,7 @@ STARTS: Mapping[str, Start] = {
         material="lora_trainer.trainers.super_resolution.material:super_resolution_material",
     ),
     "gan": Start(
-        memory_advice="Set batch_gpu, or a smaller one: the batch stays the same in more passes",
+        memory_advice="batch_gpu, or a smaller one: the batch stays the same in more passes",
         check="lora_trainer.trainers.gan.job:check_gan",
         inspect="lora_trainer.trainers.gan.job:inspect_gan",
         build="lora_trainer.trainers.gan.build:build_gan",
@@ -73,7 +90,8 @@ STARTS: Mapping[str, Start] = {
         resume="lora_trainer.trainers.gan.resume:find_end",
     ),
     "restoration": Start(
-        memory_advice="In this order: gradient_checkpointing true, a smaller batch_size with more "
+        rungs=("false", "true"),
+        memory_advice="a smaller batch_size with more "
         "gradient_accumulation_steps, AdamW8bit, a smaller out_size, a smaller lora_rank, lambda_gan 0",
         check="lora_trainer.trainers.restoration.job:check_restoration",
         inspect="lora_trainer.trainers.restoration.job:inspect_restoration",

@@ -19,6 +19,7 @@ from lora_trainer.models.attention import AttentionChoice, use_attention
 from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.checkpoint import Checkpoint
 from lora_trainer.models.kohya_keys import Part
+from lora_trainer.models.recomputation import Rung, recompute_feed_forwards
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.diffusion.objective import encode
 
@@ -68,8 +69,11 @@ def place_vae(vae: Any, dtype: torch.dtype, device: torch.device) -> None:
         vae.to(dtype=half)
 
 
-def forget_activations(base: BaseModel) -> None:
-    """Gradient checkpointing in UNet and text encoders."""
+def forget_activations(base: BaseModel, rung: Rung) -> None:
+    """What is forgotten in the forward pass and computed again: on the highest rung in the text encoders too."""
+    recompute_feed_forwards(base.unet, rung)
+    if rung != "everything":
+        return
     base.unet.enable_gradient_checkpointing()
     for encoder in base.text_encoders:
         # the new name since transformers 5.20; the old one will go in 6

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
 
 import torch
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.recomputation import RUNGS, Rung
 from lora_trainer.trainers.diffusion.memory import GIB, Choices, DiffusionMemory, Needs, Owner
 
 CARDS_GIB = (8, 12, 16, 24, 32, 48, 80)
@@ -26,17 +29,28 @@ class Measure:
     change: Callable[[Choices], Choices]
 
 
+def rung_measures() -> Iterator[Measure]:
+    """Those of gradient_checkpointing, each with the rung above the last one."""
+    for word, rung in (("geglu", "geglu"), ("feed_forward", "feed_forward"), ("true", "everything")):
+        yield Measure(f"gradient_checkpointing {word}", partial(_on_rung, rung=cast(Rung, rung)))
+
+
+def _on_rung(choices: Choices, rung: Rung) -> Choices:
+    return replace(choices, rung=max(choices.rung, rung, key=RUNGS.index))
+
+
 def memory_rows(
     memory: DiffusionMemory, choices: Choices, measures: Sequence[Measure], card_bytes: int | None = None
 ) -> Rows:
     """Rows of a dry run: each component, and whether all of it fits a card of this size, or else which cards."""
     try:
         needs = memory.needs(choices)
-        other = memory.needs(replace(choices, checkpointing=not choices.checkpointing))
+        forgets = choices.rung != "nothing"
+        other = memory.needs(replace(choices, rung="nothing" if forgets else "everything"))
     except UNMEASURED as error:  # layers of other packages that PyTorch cannot run without numbers
         first = str(error).strip().partition("\n")[0]
         return [("memory", f"is not known before the trial step: {type(error).__name__}: {first}")]
-    word = "without" if choices.checkpointing else "with"
+    word = "without" if forgets else "with"
     parts = []
     for name, size in needs.components.items():
         aside = f" ({word} gradient checkpointing {spoken(other.components[name])})" if name == "activations" else ""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lora_trainer.engine.activation_memory import Pass, measure, meta_copy
 from lora_trainer.engine.optimizer_memory import state_bytes
+from lora_trainer.models.recomputation import Rung, recompute_feed_forwards
 from lora_trainer.trainers.diffusion.model import DiffusionModel
 
 GIB = 2**30
@@ -34,7 +35,7 @@ class Choices:
     """What a person can set otherwise without training something else."""
 
     owners: Sequence[Owner]
-    checkpointing: bool = False
+    rung: Rung = "nothing"
     fused: bool = False  # weights are updated within the backward pass
     rounded: bool = False  # the trained weights are bf16
     gradients_stay: bool = False  # over several passes of a step, or shared with other processes
@@ -69,7 +70,7 @@ class DiffusionMemory:
 
     def __post_init__(self) -> None:
         self._weights = dict(self.model.named_parameters())
-        self._passes: dict[bool, Pass] = {}  # by whether there is gradient checkpointing
+        self._passes: dict[Rung, Pass] = {}
         self._states: dict[tuple[Any, ...], int] = {}  # of the optimizers that were asked about
 
     def needs(self, choices: Choices) -> Needs:
@@ -125,17 +126,19 @@ class DiffusionMemory:
         return round(3 * choices.share * numbers * self.vae_format.itemsize)
 
     def _pass(self, choices: Choices) -> Pass:
-        if choices.checkpointing not in self._passes:
-            self._passes[choices.checkpointing] = self._measured(choices.checkpointing)
-        found = self._passes[choices.checkpointing]
+        if choices.rung not in self._passes:
+            self._passes[choices.rung] = self._measured(choices.rung)
+        found = self._passes[choices.rung]
         return found.in_half() if choices.rounded and self._trained_in(torch.float32) else found
 
-    def _measured(self, checkpointing: bool) -> Pass:
+    def _measured(self, rung: Rung) -> Pass:
         model = cast(DiffusionModel, meta_copy(self.model, self._format))
         _use_plain_attention(model)
+        recompute_feed_forwards(model.unet, rung)
         half = None if self.passes == torch.float32 else self.passes
         batch = {name: _on_meta(value) for name, value in self.batch.items() if name != "layer_seed"}
-        return measure(model.train(), (batch["noise"], batch), self.trained, half=half, checkpointing=checkpointing)
+        inputs, all_of_it = (batch["noise"], batch), rung == "everything"
+        return measure(model.train(), inputs, self.trained, half=half, checkpointing=all_of_it)
 
     def _format(self, name: str, tensor: Tensor) -> torch.dtype:
         """Of a weight on the card, where what is not trained has the format of the passes."""

@@ -28,6 +28,7 @@ from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.detect import detect
 from lora_trainer.models.text_encoding import SDXL_SKIP
 from lora_trainer.trainers.diffusion.base import encode_pictures, forget_activations, load_base, place_vae
+from lora_trainer.trainers.diffusion.ladder import first_rung
 from lora_trainer.trainers.diffusion.model import DiffusionModel
 from lora_trainer.trainers.diffusion.objective import Objective
 from lora_trainer.trainers.diffusion.previews import Previews, gathered
@@ -155,8 +156,7 @@ def build_finetune(
     if loaded.zero_terminal_snr and loaded.prediction == "epsilon":
         log.warning("the last timestep is noise alone, from which a model that predicts noise learns nothing")
     base, exported = _placed(preset, loaded, precision, device)
-    if preset.gradient_checkpointing:
-        forget_activations(base)
+    forget_activations(base, first_rung(preset.gradient_checkpointing))
     tokens = CaptionTokens(base.tokenizers, TOKENS)
     trained = job.pictures.trained
     say_about_captions({item.name: [item.caption.text] for item in trained.items}, tokens)

@@ -8,9 +8,19 @@ from dataclasses import replace
 import torch
 
 from lora_trainer.config.lora import LoraPreset
-from lora_trainer.engine.precision import DTYPES
+from lora_trainer.engine.precision import DTYPES, Precision
+from lora_trainer.engine.processes import Processes
 from lora_trainer.models.checkpoint import KIND_WORDS
-from lora_trainer.trainers.diffusion.fit import Measure, Rows, card_bytes, memory_rows, other_optimizer, spoken
+from lora_trainer.trainers.diffusion.fit import (
+    Measure,
+    Rows,
+    card_bytes,
+    memory_rows,
+    other_optimizer,
+    rung_measures,
+    spoken,
+)  # fmt: skip
+from lora_trainer.trainers.diffusion.ladder import climb, rung_of
 from lora_trainer.trainers.diffusion.memory import Choices, DiffusionMemory, Owner, vae_format
 from lora_trainer.trainers.diffusion.model import DiffusionModel
 from lora_trainer.trainers.lora.trainer import LoraTrainer
@@ -37,8 +47,19 @@ def plan_lora(trainer: LoraTrainer) -> list[tuple[str, str]]:
     ]
 
 
+def fit_lora(trainer: LoraTrainer, processes: Processes, precision: Precision) -> None:
+    """What the preset leaves to the machine."""
+    if trainer.job.preset.gradient_checkpointing == "auto":
+        climb(trainer.base, trainer.phases[0], *_needed(trainer), processes, precision)
+
+
 def memory_of(trainer: LoraTrainer) -> Rows:
     """What the training needs of the card that is there, or else of those that there are."""
+    memory, choices = _needed(trainer)
+    return memory_rows(memory, choices, list(_measures(trainer.job.preset)), card_bytes(trainer.base.unet.device))
+
+
+def _needed(trainer: LoraTrainer) -> tuple[DiffusionMemory, Choices]:
     preset, device, phase, base = trainer.job.preset, trainer.base.unet.device, trainer.phases[0], trainer.base
     passes = base.unet.dtype if device.type == "cuda" else DTYPES[preset.mixed_precision]
     micro = max(trainer.data(trainer.largest_step), key=lambda each: len(each["names"]))
@@ -48,17 +69,17 @@ def memory_of(trainer: LoraTrainer) -> Rows:
     memory = DiffusionMemory(model, phase.weights, micro, passes, base.vae, form, text_stays="token_ids" in micro)
     choices = Choices(
         [Owner(preset.optimizer, preset.optimizer_options, list(phase.weights))],
-        checkpointing=preset.gradient_checkpointing,
+        rung=rung_of(base.unet),
         gradients_stay=preset.gradient_accumulation_steps > 1 or trainer.job.world > 1,
         encodes=not preset.caches_latents,
     )
-    return memory_rows(memory, choices, list(_measures(preset)), card_bytes(device))
+    return memory, choices
 
 
 def _measures(preset: LoraPreset) -> Iterator[Measure]:
     """What would make it less, with what costs least first."""
     yield Measure("cache_latents", lambda choices: replace(choices, encodes=False))
-    yield Measure("gradient_checkpointing", lambda choices: replace(choices, checkpointing=True))
+    yield from rung_measures()
     yield Measure("optimizer AdamW8bit", other_optimizer("AdamW8bit"))
     if preset.train_batch_size > 1:
         yield Measure("train_batch_size 1", lambda choices: replace(choices, share=1 / preset.train_batch_size))

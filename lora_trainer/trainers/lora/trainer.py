@@ -37,6 +37,7 @@ from lora_trainer.trainers.diffusion.base import (
     place_vae,
 )
 from lora_trainer.trainers.diffusion.data import DiffusionData, NoiseSettings
+from lora_trainer.trainers.diffusion.ladder import first_rung
 from lora_trainer.trainers.diffusion.model import DiffusionModel
 from lora_trainer.trainers.diffusion.objective import Objective
 from lora_trainer.trainers.diffusion.previews import Previews, gathered
@@ -132,8 +133,7 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     )  # fmt: skip
     place_vae(base.vae, torch.float32 if preset.sdxl_no_half_vae else precision.dtype, device)
     _store_in_8_bits(base, preset, precision)
-    if preset.gradient_checkpointing:
-        forget_activations(base)
+    forget_activations(base, first_rung(preset.gradient_checkpointing))
     names = _add_lora(job, base)
     if preset.full_fp16 or preset.full_bf16:
         for model in parts_of(base).values():

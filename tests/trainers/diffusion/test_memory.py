@@ -16,6 +16,7 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.errors import Refusal
+from lora_trainer.models.recomputation import RUNGS
 from lora_trainer.trainers.diffusion.fit import Measure, memory_rows, other_optimizer, spoken
 from lora_trainer.trainers.diffusion.memory import GIB, RUNTIME, Choices, DiffusionMemory, Needs, Owner, vae_format
 from lora_trainer.trainers.finetune import memory as finetune_memory
@@ -34,6 +35,7 @@ SOME: list[dict[str, Any]] = [
     {"LoRA_type": "LyCORIS/BOFT", "network_dim": 8},
     {"LoRA_type": "LyCORIS/Native Fine-Tuning", "train_norm": True, "unet_lr": 1e-4},
 ]
+RUNG_WORDS = [f"gradient_checkpointing {word}" for word in ("geglu", "feed_forward", "true")]
 Asked = list[tuple[DiffusionMemory, Choices, list[str]]]
 
 
@@ -96,7 +98,7 @@ def test_a_fine_tuning_needs_its_components(write_finetune: Write, asked: Asked,
     assert needs.components["activations"] == kept(memory)
     assert needs.peak > RUNTIME + numbers["unet"] * 4 + trained * 16
     assert words == [
-        "gradient_checkpointing", "cache_latents", "ema_device cpu", "fused_backward_pass", "optimizer AdamW8bit",
+        *RUNG_WORDS, "cache_latents", "ema_device cpu", "fused_backward_pass", "optimizer AdamW8bit",
         "batch_size 1",
     ]  # fmt: skip
 
@@ -122,7 +124,9 @@ def test_every_choice_counts(write_finetune: Write, asked: Asked) -> None:
     assert fused.components["gradients"] == 4 * max(weight.numel() for weight in trained.values())
     assert changed(fused=True, rounded=True).components["gradients"] * 2 == fused.components["gradients"]
     assert changed(average=True).peak - whole.peak == 2 * less
-    assert changed(checkpointing=True).components["activations"] < whole.components["activations"] / 2
+    kept_on = {rung: changed(rung=rung).components["activations"] for rung in RUNGS}
+    assert sorted(kept_on.values(), reverse=True) == list(kept_on.values())
+    assert kept_on["everything"] < whole.components["activations"] / 2
     assert changed(share=0.5).components["activations"] * 2 == whole.components["activations"]
     assert changed(gradients_stay=True).peak >= whole.peak
     assert whole.components["VAE"] == sum(weight.numel() for weight in memory.vae.parameters()) * 2
@@ -153,7 +157,18 @@ def test_kinds_of_lora_are_measured(write_preset: Write, asked: Asked, keys: dic
     assert needs.components["activations"] == pytest.approx(kept(memory), rel=0.02)  # masks of dropout
     trained = sum(weight.numel() for weight in trainer.phases[0].weights.values())
     assert needs.components["gradients"] == trained * 4
-    assert words == ["cache_latents", "gradient_checkpointing", "optimizer AdamW8bit", "train_batch_size 1"]
+    assert words == ["cache_latents", *RUNG_WORDS, "optimizer AdamW8bit", "train_batch_size 1"]
+
+
+@pytest.mark.parametrize("value", ["geglu", "feed_forward"])
+def test_the_rungs_between_are_measured(write_preset: Write, asked: Asked, value: str) -> None:
+    """What PyTorch keeps is what the plan tells, for the rung that the preset names."""
+    plan.memory_of(lora(write_preset("sdxl", gradient_checkpointing=value)))
+    memory, choices, _ = asked[0]
+    assert choices.rung == value
+    found = {rung: memory.needs(replace(choices, rung=rung)).components["activations"] for rung in RUNGS}
+    assert found[value] == pytest.approx(kept(memory), rel=0.01)
+    assert found[value] < found["nothing"]
 
 
 def test_captions_that_are_encoded_before_leave_their_encoders_out(write_preset: Write, asked: Asked) -> None:
@@ -177,18 +192,18 @@ class Numbers:
     """Needs that are told: 10 GiB, less by checkpointing and by the VAE."""
 
     def needs(self, choices: Choices) -> Needs:
-        peak = 30.0 - 12 * choices.checkpointing - 0.01 * (not choices.encodes) - 8 * choices.fused
-        activations = (2 if choices.checkpointing else 14) * GIB
+        peak = 30.0 - 12 * (choices.rung == "everything") - 0.01 * (not choices.encodes) - 8 * choices.fused
+        activations = (2 if choices.rung == "everything" else 14) * GIB
         return Needs({"UNet": 3 * GIB, "VAE": 2**20, "activations": activations}, round(peak * GIB))
 
 
 MEASURES = [
     Measure("cache_latents", lambda choices: replace(choices, encodes=False)),
-    Measure("gradient_checkpointing", lambda choices: replace(choices, checkpointing=True)),
+    Measure("gradient_checkpointing", lambda choices: replace(choices, rung="everything")),
     Measure("fused_backward_pass", lambda choices: replace(choices, fused=True)),
 ]
 
-DONE = {"checkpointing": True, "fused": True}
+DONE = {"rung": "everything", "fused": True}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +214,7 @@ DONE = {"checkpointing": True, "fused": True}
          "18.0 GiB, which fits"),
         (12, {}, "30.0 GiB of the card's 12.0 GiB: does not fit. gradient_checkpointing would save 12.0 GiB, then "
          "fused_backward_pass 8.0 GiB: 10.0 GiB, which fits"),
-        (8, {"checkpointing": True}, "18.0 GiB of the card's 8.0 GiB: does not fit. fused_backward_pass would save "
+        (8, {"rung": "everything"}, "18.0 GiB of the card's 8.0 GiB: does not fit. fused_backward_pass would save "
          "8.0 GiB: 10.0 GiB, which does not fit either"),
         (8, DONE, "10.0 GiB of the card's 8.0 GiB: does not fit; no key would make it less"),
         (None, {}, "30.0 GiB: would fit cards of 32 GiB and more, not of 24 GiB. gradient_checkpointing would "
@@ -211,8 +226,10 @@ def test_whether_it_fits_is_said(card: int | None, facts: dict[str, Any], verdic
     choices = Choices([Owner("AdamW", {}, [])], **facts)
     rows = dict(memory_rows(cast(Any, Numbers()), choices, MEASURES, card and card * GIB))
     assert rows["at the most"] == f"about {verdict}"
-    other = "without gradient checkpointing 14.00" if choices.checkpointing else "with gradient checkpointing 2.00"
-    here = "2.00" if choices.checkpointing else "14.00"
+    other = (
+        "without gradient checkpointing 14.00" if choices.rung == "everything" else "with gradient checkpointing 2.00"
+    )
+    here = "2.00" if choices.rung == "everything" else "14.00"
     assert rows["memory"] == f"UNet 3.00 GiB, VAE 1.0 MiB, activations {here} GiB ({other} GiB)"
 
 
