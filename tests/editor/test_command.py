@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lora_trainer.editor.__main__ import _open, main
+from lora_trainer.config.trainers import TRAINERS
+from lora_trainer.editor.__main__ import _open, main, parser
+from tests.docs.test_readme import modules_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -89,6 +91,14 @@ def test_what_cannot_be_edited_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     }.items():
         assert main([*arguments, "--no-browser"]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_the_commands_of_the_documentation_are_right() -> None:
+    documented = modules_of("lora_trainer.editor")
+    assert len(documented) > 2
+    for words in documented:
+        options = parser().parse_args(words)
+        assert options.trainer in TRAINERS if options.trainer else (REPOSITORY / options.file).is_file()
 
 
 @pytest.mark.parametrize("taken", [True, False])
