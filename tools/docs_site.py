@@ -27,6 +27,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    page.meta["search"] = {"boost": 3.0 if page.file.src_uri.startswith("troubleshooting") else 1.0}
+    if f"docs/{page.file.src_uri}" in ORIGINS:
+        page.meta["search"]["exclude"] = True  # it is about this project, and not for who seeks a key or a message
     return for_the_site(markdown, f"docs/{page.file.src_uri}", config.repo_url)
 
 
