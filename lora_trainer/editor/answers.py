@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lora_trainer.config.entries import collect
+from lora_trainer.config.entries import Entry, collect
 from lora_trainer.config.json_source import JsonPath, Source, parse_json
 from lora_trainer.config.kinds import is_secret
 from lora_trainer.config.problems import PresetError, shown
@@ -50,11 +50,8 @@ def answer(path: Path, text: str) -> dict[str, object]:
         written = collect(source)
     except PresetError as error:
         return {"broken": True, "problems": [asdict(_unplaced(path, problem)) for problem in error.problems]}
+    trainer = _meant(written)
     stages: tuple[Loaded, ...] = ()
-    try:
-        trainer = trainer_of(written)
-    except PresetError:
-        trainer = nearest(str(written["trainer"].value), TRAINERS) or DEFAULT_TRAINER
     try:
         stages, problems = examine(path, source)
     except PresetError as error:
@@ -68,6 +65,18 @@ def answer(path: Path, text: str) -> dict[str, object]:
         "elsewhere": [each for number, loaded in _numbered(stages) for each in _elsewhere(source, number, loaded)],
         "unknown": _unknown(source, trainer, problems),
     }
+
+
+def trainer_meant(path: Path, text: str) -> str:
+    """Whose keys the page shows. Raises PresetError for what is no JSON object."""
+    return _meant(collect(parse_json(str(path), text)))
+
+
+def _meant(written: Mapping[str, Entry]) -> str:
+    try:
+        return trainer_of(written)
+    except PresetError:
+        return nearest(str(written["trainer"].value), TRAINERS) or DEFAULT_TRAINER
 
 
 def _numbered(stages: tuple[Loaded, ...]) -> list[tuple[int, Loaded]]:

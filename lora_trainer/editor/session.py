@@ -12,7 +12,7 @@ from typing import Any
 from lora_trainer.config.json_source import JsonPath
 from lora_trainer.config.problems import PresetError
 from lora_trainer.config.trainers import trainer_named
-from lora_trainer.editor.answers import answer
+from lora_trainer.editor.answers import answer, trainer_meant
 from lora_trainer.editor.changes import append, put, remove, rename
 from lora_trainer.editor.document import ABSENT, Content, Document
 from lora_trainer.editor.form import TRAINED, order_of
@@ -53,8 +53,7 @@ class Session:
 
         A change to a value that is no JSON yet is not made and told in `not_taken`. Raises Refusal.
         """
-        said = answer(self.path, text)
-        order = order_of(str(said["trainer"])) if changes and not said["broken"] else ()
+        order = order_of(trainer_meant(self.path, text)) if changes else ()
         not_taken = []
         for change in changes:
             try:
@@ -62,7 +61,7 @@ class Session:
             except PresetError as error:
                 said_of_it = _VALUE_PLACE.sub("", error.problems[0])
                 not_taken.append({"path": change["path"], "text": f"{change['path'][-1]}: no JSON yet: {said_of_it}"})
-        return {"text": text, "not_taken": not_taken, **(answer(self.path, text) if changes else said)}
+        return {"text": text, "not_taken": not_taken, **answer(self.path, text)}
 
     def begin(self, trainer: str) -> dict[str, object]:
         """A new preset for the trainer. Raises Refusal for one that does not exist."""

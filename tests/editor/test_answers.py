@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lora_trainer.__main__ import main
 from lora_trainer.config.json_source import decoded, parse_json
@@ -45,6 +47,11 @@ STAGES = """{
   "stages": [{"stage": "2x", "scale": 2}, {"stage": "4x", "scale": 4, "use_hfilp": true}]
 }
 """
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("presets ü")
 
 
 def on_the_command_line(path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -110,6 +117,39 @@ def test_of_every_shipped_preset_the_page_knows_what_the_reader_knows(path: Path
     shared = {each["name"]: each["raw"] for each in said["scopes"][0]["keys"]}
     assert {name: json.loads(raw) for name, raw in shared.items()} == json.loads(text)
     assert len(said["scopes"]) == (1 + len(stages) if stages[0].stage else 1)
+
+
+NAMES = st.sampled_from(["seed", "stages", "trainer", "scael", "train", "additional_parameters", "output_name", "vae"])
+WORDS = st.sampled_from(["", "...", "75", "gan", "x"])
+INNER = st.sampled_from(["stage", "type", "lr"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2000) | st.floats(-2, 2) | WORDS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(INNER, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(
+    st.dictionaries(NAMES, VALUES, min_size=1, max_size=4), st.integers(0, 400), st.sampled_from(["", ",", "}", '"'])
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_written_the_page_says_what_the_reader_says(
+    folder: Path, changed: dict[str, object], place: int, stray: str
+) -> None:
+    path = folder / "p.json"
+    text = json.dumps({**json.loads(FLAT), **changed}, indent=1)
+    text = text[:place] + stray + text[place:]
+    path.write_text(text, encoding="utf-8", newline="")
+    said: Any = answer(path, text)
+    problems: tuple[str, ...] = ()
+    try:
+        load_stages(path)
+    except PresetError as error:
+        problems = error.problems
+    assert [sentence(path, problem) for problem in said["problems"]] == [
+        without_column(path, each) for each in problems
+    ]
+    assert said["broken"] or all(problem["key"] for problem in said["problems"])
 
 
 def test_each_problem_stands_at_its_key(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from lora_trainer.editor.answers import answer
+from lora_trainer.editor.form import form
 from lora_trainer.editor.server import EditorServer
 from tests.editor.conftest import Serve
 
@@ -274,6 +276,65 @@ def test_the_plan_comes_with_its_lines(page: Page, serve: Serve, tmp_path: Path)
     page.click("#plan")
     page.until_text("#plan-title", "The preset, the model or the data need mending first.")
     assert "p.json:1:20 oops: unknown key" in page.text("#plan-lines")
+
+
+TYPED = """
+const [cases, done] = arguments;
+import("./inputs.js").then(({SHOWN, WRITTEN}) => done(cases.map(([kind, raw, typed]) => {
+  const shown = raw === null ? "" : SHOWN[kind](raw);
+  return [shown, WRITTEN[kind](typed ?? shown, raw ?? undefined)];
+})), (error) => done(String(error)));
+"""
+FIELDS = {"secret": "text", "suggestions": "text"}  # typed as another kind is
+
+
+def test_what_is_typed_and_what_is_written(page: Page, serve: Serve, tmp_path: Path) -> None:
+    page.open(serve(tmp_path / "p.json"))
+    cases = [
+        ("number", "1e-4", "5E-05", "1e-4", "5E-05"),
+        ("number", '"75"', "150", "75", '"150"'),  # text stays text
+        ("number", '""', "3", "", "3"),
+        ("number", None, "-0.5", "", "-0.5"),
+        ("number", "8", ".5", "8", '".5"'),  # no JSON number, but the reader knows what is meant
+        ("number", "8", "viel", "8", '"viel"'),
+        ("text", '"1024,1024"', "512", "1024,1024", '"512"'),
+        ("text", "512", "768", "512", "768"),
+        ("text", "[512, 768]", "[512, 512]", "[512, 768]", "[512, 512]"),
+        ("text", "null", "a", "", '"a"'),
+        ("text", '"a"', 'C:\\neu "ä"', "a", '"C:\\\\neu \\"ä\\""'),
+        ("lines", '["a", "b"]', "a\n\n c ", "a\nb", '["a", "c"]'),
+        ("lines", '"a"', "b", "a", '"b"'),
+        ("lines", '"a"', "a\nb", "a", '["a", "b"]'),
+        ("lines", None, "a", "", '["a"]'),
+        ("numbers", "[0.40, 1e0]", "0.5, 2", "0.40, 1e0", "[0.5, 2]"),
+        ("numbers", "[1]", "[1, 2]", "1", "[1, 2]"),
+        ("word", "null", "auto", "", '"auto"'),
+        ("word", "8.2", "0.5", "8.2", "0.5"),
+        ("word", '"none"', "a, b", "none", '"a, b"'),
+        ("json", '{\n    "a": 1\n  }', '{\n  "a": 2\n}', '{\n  "a": 1\n}', '{\n    "a": 2\n  }'),
+        ("json", "{}", "", "{}", '""'),
+    ]
+    page.driver.set_script_timeout(WAIT_S)
+    found = page.driver.execute_async_script(TYPED, [case[:3] for case in cases])
+    assert found == [list(case[3:]) for case in cases]
+
+
+def test_a_field_that_is_only_looked_at_gives_the_same_value(page: Page, serve: Serve, tmp_path: Path) -> None:
+    page.open(serve(tmp_path / "p.json"))
+    cases = []
+    for path in PRESETS.rglob("*.json"):
+        said: Any = answer(path, path.read_text(encoding="utf-8"))
+        made: Any = form(said["trainer"])
+        kinds = {key["name"]: key["input"] for group in made["groups"] for key in group["keys"]}
+        for scope in said["scopes"]:
+            given = [(kinds[key["name"]], key["raw"]) for key in scope["keys"] if key["name"] in kinds]
+            cases += [(FIELDS.get(kind, kind), raw, None) for kind, raw in given if kind not in ("switch", "choice")]
+    found = page.driver.execute_async_script(TYPED, cases)
+    differing = [
+        (case, now) for case, (_, now) in zip(cases, found, strict=True) if json.loads(now) != json.loads(case[1])
+    ]
+    assert differing == []
+    assert len(cases) > 1000
 
 
 @pytest.mark.parametrize("name", ["pdxl.json", "super_resolution/span_recipe.json", "finetune/sd15_512.json"])

@@ -19,7 +19,7 @@ function isBlank(raw) {
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 
 // What a field shows of the JSON, for a kind of field
-const SHOWN = {
+export const SHOWN = {
   text: (raw) => (isText(raw) ? parsed(raw) : raw === "null" ? "" : raw),
   number: (raw) => SHOWN.text(raw),
   lines: (raw) => {
@@ -32,7 +32,7 @@ const SHOWN = {
 };
 
 // The JSON of what was typed; `before` is what is written so far
-const WRITTEN = {
+export const WRITTEN = {
   text: (typed, before) => {
     const kept = before !== undefined && before !== "null" && !isText(before) && parsed(typed) !== undefined;
     return kept ? typed.trim() : JSON.stringify(typed);
