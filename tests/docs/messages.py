@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2] / "lora_trainer"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "lora_trainer"
 GAP = "\0"
 RAISED = {"Refusal", "PresetError", "NonFiniteError", "BadPicture", "BadLabels", "Problem", "error", "refuse", "_Fault"}
 PASSED_ON = {"wrong_key", "wrong_value", "stray"}  # methods that put a place in front of a sentence
@@ -33,7 +34,7 @@ class Sentence:
 def every_text() -> frozenset[str]:
     """All texts of the source that can be a sentence, of which a quoted message must be one."""
     found: set[str] = set()
-    for path in PACKAGE.rglob("*.py"):
+    for path in (*PACKAGE.rglob("*.py"), *(ROOT / "tools").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp)):
                 found.update(_texts(node, {}))
