@@ -12,8 +12,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "lora_trainer"
 GAP = "\0"
-RAISED = {"Refusal", "PresetError", "NonFiniteError", "BadPicture", "BadLabels", "Problem", "error", "refuse", "_Fault"}
+SAID = {
+    "Refusal",
+    "PresetError",
+    "NonFiniteError",
+    "BadPicture",
+    "BadLabels",
+    "Problem",
+    "error",
+    "refuse",
+    "_Fault",
+    "warning",
+}
 PASSED_ON = {"wrong_key", "wrong_value", "stray"}  # methods that put a place in front of a sentence
+LOGGED = re.compile(r"%\.?\d*[sdfgr]")  # what a line of the log is filled with
 SPEAKS = re.compile(
     "problem|refus|unknown|bad|broken|wrong|missing|no_such|no_counted|no_index|misfit|foreign|mismatch|differences"
 )
@@ -38,12 +50,12 @@ def every_text() -> frozenset[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp)):
                 found.update(_texts(node, {}))
-    return frozenset(re.sub(r"%\.?\d*[sdfgr]", GAP, text) for text in found if " " in text.strip())
+    return frozenset(LOGGED.sub(GAP, text) for text in found if " " in text.strip())
 
 
 @cache
 def refusals() -> tuple[Sentence, ...]:
-    """Each sentence that is raised, or collected to be raised."""
+    """Each sentence that is raised, collected to be raised, or a warning of the log."""
     return tuple(_refusals())
 
 
@@ -51,7 +63,8 @@ def _refusals() -> Iterator[Sentence]:
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         seen = set()
-        for line, text in _spoken(tree, "checks" if path.stem.endswith("checks") else "", {}):
+        for line, said in _spoken(tree, "checks" if path.stem.endswith("checks") else "", {}):
+            text = LOGGED.sub(GAP, said)
             if " " in text.strip() and len(re.findall(r"[a-z]", text)) >= 8 and text not in seen:
                 seen.add(text)
                 yield Sentence(path.relative_to(PACKAGE).as_posix(), line, text)
@@ -75,8 +88,8 @@ def _said_by(node: ast.AST, function: str) -> list[ast.expr]:
     if isinstance(node, ast.Call):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         logged = called == "error" and isinstance(node.func, ast.Attribute)
-        if called in RAISED and not logged:
-            return node.args[:1] if called == "error" else node.args
+        if called in SAID and not logged:
+            return node.args[:1] if called in ("error", "warning") else node.args
         collected = called in ("append", "extend") and isinstance(node.func, ast.Attribute)
         return node.args if collected and SPEAKS.search(ast.unparse(node.func)) else []
     if isinstance(node, (ast.Yield, ast.Return)) and node.value is not None:
