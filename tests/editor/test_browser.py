@@ -249,6 +249,28 @@ def test_a_new_file_and_one_that_another_program_changes(page: Page, serve: Serv
     page.click_word("#trouble", "Load the file")
     page.until(lambda: bool(page.driver.find_elements("css selector", "#key-theirs")))
     assert page.text("#save") == "Saved"
+    path.write_text("{}", encoding="utf-8")
+    page.run("window.dispatchEvent(new Event('focus'))")
+    page.until(lambda: "was changed by another program" in page.text("#trouble"))
+    page.click_word("#trouble", "Keep what is here")
+    page.click("#save")
+    page.until_text("#save", "Saved")
+    assert json.loads(path.read_text(encoding="utf-8")) == {"trainer": "gan", "theirs": 1}
+
+
+def test_an_editor_that_was_ended_and_one_that_came_back(page: Page, serve: Serve, copy: Callable[[str], Path]) -> None:
+    server = serve(copy("gan/example.json"))
+    page.open(server)
+    page.run("window.fetchAsItIs = window.fetch; window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
+    page.type("seed", "123")
+    page.until(lambda: page.text("#trouble").startswith("The editor does not answer; it was probably ended"))
+    assert page.find("#field-seed").get_attribute("value") == "123"
+    page.run("window.fetch = window.fetchAsItIs")
+    page.type("kimg", "7")
+    page.until(lambda: page.text("#trouble") == "")
+    text = page.run("return document.getElementById('text').value")
+    assert '"seed": 123' in text
+    assert '"kimg": 7' in text
 
 
 def test_what_is_no_json_is_mended_as_text(page: Page, serve: Serve, tmp_path: Path) -> None:

@@ -24,69 +24,79 @@ function showState() {
   page("about").textContent = words;
 }
 
+// What to do next, by how things stand: a heading and a sentence
+const NEXT = {
+  broken: ["The text is no JSON", "Mend it in the text below; the keys then come back."],
+  wrong: ["", "Each name leads to its key."],
+  unsaved: ["The preset is fine", "Save it, see the plan, or start the training:"],
+  saved: ["The preset is fine", "See the plan, which looks at the model and the pictures too, or start the training:"],
+};
+
+function standing() {
+  if (preset.answer.broken) return "broken";
+  if (preset.problems.length) return "wrong";
+  return preset.isSaved ? "saved" : "unsaved";
+}
+
 function showNext() {
-  const { broken } = preset.answer;
   const { problems } = preset;
-  const isFine = !broken && problems.length === 0;
+  const stands = standing();
+  const isFine = stands === "saved" || stands === "unsaved";
+  const [title, text] = NEXT[stands];
   page("next").className = `next ${isFine ? "" : "failed"}`;
-  page("next-title").textContent = broken
-    ? "The text is no JSON"
-    : isFine
-      ? "The preset is fine"
-      : `${count(problems.length, "thing")} to mend`;
-  page("next-text").textContent = isFine
-    ? preset.isSaved
-      ? "See the plan, which looks at the model and the pictures too, or start the training:"
-      : "Save it, see the plan, or start the training:"
-    : broken
-      ? "Mend it in the text below; the keys then come back."
-      : "Each name leads to its key.";
+  page("next-title").textContent = title || `${count(problems.length, "thing")} to mend`;
+  page("next-text").textContent = text;
   page("problems").replaceChildren(...problems.map(problemItem));
   page("command").hidden = !isFine;
   page("command-text").textContent = state.command;
   page("planning").hidden = !isFine && !planning.isRunning;
   page("plan-stale").hidden = planning.isOf(preset.text);
-  page("next-problem").hidden = problems.length === 0 || broken;
+  page("next-problem").hidden = stands !== "wrong";
   page("next-problem").textContent = count(problems.length, "problem");
   page("plan").textContent = preset.isSaved ? "Make the plan" : "Save and make the plan";
 }
 
 function problemItem(problem) {
-  const where = [problem.stage === SHARED ? "" : keys.stageName(problem.stage), problem.line ? `line ${problem.line}` : ""];
+  const isWritten = preset.answer.broken || scopeOf(preset.answer.scopes, problem.stage).has(problem.key);
+  const line = problem.line && isWritten ? `line ${problem.line}` : "";
+  const where = [problem.stage === SHARED ? "" : keys.stageName(problem.stage), line];
   const place = make("small", { textContent: where.filter(Boolean).join(", ") });
-  if (preset.answer.broken || !problem.text.startsWith(`${problem.key}:`)) return make("li", {}, problem.text, " ", place);
+  const leads = !preset.answer.broken && problem.text.startsWith(`${problem.key}:`);
+  if (!leads) return make("li", {}, problem.text, " ", place);
   const link = make("button", { type: "button", className: "as-link", textContent: problem.key });
   link.addEventListener("click", () => keys.toKey(problem.key, true));
   return make("li", {}, link, problem.text.slice(problem.key.length), " ", place);
 }
 
 function showSaving() {
-  const changes = unsavedChanges();
+  const isNew = preset.version === "absent";
   page("save").disabled = preset.isSaved || preset.answer.broken || preset.untaken.size > 0;
-  page("save").textContent = preset.isSaved ? "Saved" : state.version === "absent" && preset.version === "absent" ? "Save the new file" : "Save";
+  page("save").textContent = preset.isSaved ? "Saved" : isNew ? "Save the new file" : "Save";
   page("undo").disabled = preset.done.length === 0;
   page("redo").disabled = preset.undone.length === 0;
+  const changes = unsavedChanges();
   page("unsaved").hidden = changes.length === 0;
   page("unsaved").querySelector("summary").textContent = count(changes.length, "unsaved change");
-  page("unsaved").querySelector("ul").replaceChildren(
-    ...changes.map(({ name, from, to }) => make("li", {}, make("code", { textContent: name }), ` ${from ?? "not set"} → ${to ?? "not set"}`)),
-  );
+  page("unsaved").querySelector("ul").replaceChildren(...changes);
 }
 
 function unsavedChanges() {
   if (preset.savedScopes === undefined || preset.answer.broken) return [];
-  return [...new Set([...preset.savedScopes, ...preset.answer.scopes].map((each) => each.stage))].flatMap((number) => {
-    const before = scopeOf(preset.savedScopes, number);
-    const after = scopeOf(preset.answer.scopes, number);
-    const stars = (name, raw) => (raw && /api_key|token$/.test(name) ? "***" : raw);
-    return [...new Set([...before.keys(), ...after.keys()])]
-      .filter((name) => name !== "stages" && before.get(name)?.raw !== after.get(name)?.raw)
-      .map((name) => ({
-        name: number === SHARED ? name : `${keys.stageName(number)}: ${name}`,
-        from: stars(name, before.get(name)?.raw),
-        to: stars(name, after.get(name)?.raw),
-      }));
+  const stages = new Set([...preset.savedScopes, ...preset.answer.scopes].map((each) => each.stage));
+  return [...stages].flatMap((stage) => {
+    const before = scopeOf(preset.savedScopes, stage);
+    const after = scopeOf(preset.answer.scopes, stage);
+    const names = [...new Set([...before.keys(), ...after.keys()])].filter((name) => name !== "stages");
+    return names
+      .filter((name) => before.get(name)?.raw !== after.get(name)?.raw)
+      .map((name) => changeItem(stage, name, before.get(name)?.raw, after.get(name)?.raw));
   });
+}
+
+function changeItem(stage, name, before, after) {
+  const shown = (raw) => (raw === undefined ? "not set" : /api_key|token$/.test(name) ? "***" : raw);
+  const whole = stage === SHARED ? name : `${keys.stageName(stage)}: ${name}`;
+  return make("li", {}, make("code", { textContent: whole }), ` ${shown(before)} → ${shown(after)}`);
 }
 
 // ---------------------------------------------------------------- all of it
@@ -114,14 +124,20 @@ async function show() {
   if (document.activeElement !== page("text")) page("text").value = text;
 }
 
+const LOST =
+  "The editor does not answer; it was probably ended in the terminal. " +
+  "Copy the text at the bottom before you close this page.";
+let lost = false;
+
 function trouble(text, ...buttons) {
+  lost = lost && text === LOST;
   page("trouble").hidden = !text;
-  page("trouble").replaceChildren(text, " ", ...buttons);
+  page("trouble").replaceChildren(make("span", {}, text), ...buttons);
 }
 
 function isLost(error) {
-  const lost = error instanceof TypeError;
-  trouble(lost ? "The editor does not answer; it was probably ended in the terminal. Copy the text at the bottom before you close this page." : error.message);
+  lost = error instanceof TypeError;
+  trouble(lost ? LOST : error.message);
 }
 
 function toldOfChange(error) {
@@ -129,10 +145,10 @@ function toldOfChange(error) {
   load.addEventListener("click", () => preset.reload().then(() => trouble(""), isLost));
   const keep = make("button", { type: "button", textContent: "Keep what is here" });
   keep.addEventListener("click", () => {
-    preset.overChanges = true;
     trouble("The next save writes over the file.");
+    preset.keepOver();
   });
-  trouble(`${error}.`, load, " ", keep);
+  trouble(`${error}.`, load, keep);
 }
 
 async function save() {
@@ -207,7 +223,8 @@ function listen() {
 function offerTrainers() {
   page("trainers").replaceChildren(
     ...Object.entries(state.trainers).map(([trainer, trained]) => {
-      const choice = make("button", { type: "button", textContent: trained.replace(/^an? /, "").replace(/^./, (letter) => letter.toUpperCase()), title: `trainer ${trainer}` });
+      const word = trained.replace(/^an? /, "").replace(/^./, (letter) => letter.toUpperCase());
+      const choice = make("button", { type: "button", textContent: word, title: `trainer ${trainer}` });
       choice.addEventListener("click", () => preset.begin(trainer));
       return choice;
     }),
@@ -218,7 +235,7 @@ async function open() {
   state = await ask("state");
   page("name").textContent = state.name;
   page("place").textContent = `${state.name} in ${state.folder}`;
-  preset = new Preset(state, show, isLost);
+  preset = new Preset(state, show, isLost, () => lost && trouble(""));
   keys = new KeyForm(preset);
   planning = new Planning(page, (name, go) => keys.toKey(name, go));
   offerTrainers();

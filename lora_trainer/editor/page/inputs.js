@@ -46,7 +46,11 @@ export const WRITTEN = {
     if (isText(before) && items.length < 2) return JSON.stringify(items[0] ?? "");
     return `[${items.map((each) => JSON.stringify(each)).join(", ")}]`;
   },
-  numbers: (typed) => (!typed.trim() ? '""' : typed.trim().startsWith("[") ? typed.trim() : `[${typed.trim()}]`),
+  numbers: (typed) => {
+    const items = typed.trim();
+    if (items === "") return '""';
+    return items.startsWith("[") ? items : `[${items}]`;
+  },
   word: (typed) => {
     const value = parsed(typed);
     return value === undefined || typeof value === "string" ? JSON.stringify(typed) : typed.trim();
@@ -59,6 +63,7 @@ function hanging(raw) {
   return raw.match(/\n([ \t]*)[\]}]$/)?.[1] ?? "";
 }
 
+const LINES_AT_MOST = 16;
 const A_LINE = 42; // characters, for browsers that do not fit a field to its text
 
 function element(tag, properties) {
@@ -82,8 +87,8 @@ function typedField(kind, field, typed) {
       if (document.activeElement !== field) field.value = text; // else a person is typing
       field.placeholder = instead;
       if (field.tagName === "TEXTAREA") {
-        const longest = (text || instead).split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / A_LINE), 0);
-        field.rows = Math.min(Math.max(longest, 1), 16);
+        const lines = (text || instead).split("\n").map((line) => 1 + Math.floor(line.length / A_LINE));
+        field.rows = Math.min(lines.reduce((sum, each) => sum + each), LINES_AT_MOST);
       }
     },
   };

@@ -4,6 +4,18 @@ import { ask } from "./preset.js";
 import { Row, SHARED, pathOf } from "./rows.js";
 
 const ELSEWHERE_READ = "Another program's word or section; what stands here is read as the keys that it stands for.";
+const NOTHING_KNOWN = {
+  input: "json",
+  choices: [],
+  legal: "",
+  default: null,
+  default_shown: "",
+  required: false,
+  example: "",
+  effect: "",
+  may_change: false,
+  former: [],
+};
 const OF_ITS_OWN = ["stages", "stage"]; // keys that are not shown as keys
 
 const page = (id) => document.getElementById(id);
@@ -83,9 +95,9 @@ export class KeyForm {
 
   // What a stage says of a key that it shares is told at the shared key too, after the stage's name
   _saidOf(list, name, isShared) {
-    return list
-      .filter((each) => each.key === name && (each.stage === this.stage || isShared(each)))
-      .map((each) => (each.stage === this.stage ? each : { ...each, text: `${this.stageName(each.stage)}: ${each.text}` }));
+    const here = list.filter((each) => each.key === name && (each.stage === this.stage || isShared(each)));
+    const named = (each) => ({ ...each, text: `${this.stageName(each.stage)}: ${each.text}` });
+    return here.map((each) => (each.stage === this.stage ? each : named(each)));
   }
 
   // ---------------------------------------------------------------- rows and groups
@@ -97,10 +109,12 @@ export class KeyForm {
     const parts = [];
     const others = this._otherNames(scope);
     if (this.stage !== SHARED) {
-      parts.push(this._section("this stage", "A stage has its own keys beside those that all share.", this._stageElements()));
+      const about = "A stage has its own keys beside those that all share.";
+      parts.push(this._section("this stage", about, this._stageElements()));
     }
     if (others.length) {
-      const about = "They stand in the file and are no keys of their own: unknown ones, former names, other programs' sections.";
+      const about =
+        "They stand in the file and are no keys of their own: unknown ones, former names, other programs' sections.";
       const elements = others.map((name) => this._row(this._otherKey(name), "other", scope.get(name)?.raw));
       parts.push(this._section("other keys", about, elements));
     }
@@ -111,7 +125,8 @@ export class KeyForm {
     }
     page("form").replaceChildren(...parts);
     page("group-list").replaceChildren(...this.groups.map((each) => each.item));
-    page("jump").replaceChildren(...this.groups.map((each) => make("option", { value: each.id, textContent: each.title })));
+    const options = this.groups.map((each) => make("option", { value: each.id, textContent: each.title }));
+    page("jump").replaceChildren(...options);
   }
 
   _section(name, about, elements) {
@@ -146,10 +161,8 @@ export class KeyForm {
     const suggested = this.preset.answer.unknown[name];
     const isUnknown = suggested !== undefined;
     const about = isUnknown ? "No key of this trainer." : this.form.others[name] || ELSEWHERE_READ;
-    return {
-      name, about, input: "json", choices: [], legal: "", default: null, default_shown: "", required: false, example: "",
-      effect: "", may_change: false, former: [], kind: isUnknown ? "unknown" : "other", suggested: suggested || "",
-    }; // prettier-ignore
+    const kind = isUnknown ? "unknown" : "other";
+    return { ...NOTHING_KNOWN, name, about, kind, suggested: suggested || "" };
   }
 
   // ---------------------------------------------------------------- stages

@@ -21,9 +21,10 @@ export async function ask(name, body) {
 }
 
 export class Preset {
-  constructor(state, whenNew, whenLost) {
+  constructor(state, whenNew, whenLost, whenHeard) {
     this.whenNew = whenNew;
     this.whenLost = whenLost;
+    this.whenHeard = whenHeard;
     this.saved = state.saved;
     this.version = state.version;
     this.overChanges = false;
@@ -44,7 +45,8 @@ export class Preset {
   }
 
   get isSaved() {
-    return this.text === this.saved && this.waiting.size === 0 && this.untaken.size === 0;
+    const isSame = this.text === this.saved && !this.overChanges;
+    return isSame && this.waiting.size === 0 && this.untaken.size === 0;
   }
 
   // What the reader refuses, and what was typed and is no JSON yet
@@ -107,6 +109,12 @@ export class Preset {
     this._take(this.answer);
   }
 
+  // Write over what another program has made of the file meanwhile
+  keepOver() {
+    this.overChanges = true;
+    this.whenNew();
+  }
+
   async save() {
     await this.flush();
     const text = this.text;
@@ -124,6 +132,7 @@ export class Preset {
     this.saved = state.saved;
     this.version = state.version;
     this.savedScopes = state.scopes;
+    this.overChanges = false;
     this.untaken.clear();
     this._take(state);
   }
@@ -172,6 +181,7 @@ export class Preset {
 
   _take(answer) {
     this.answer = { ...NOTHING_SAID, ...answer };
+    this.whenHeard();
     this.whenNew();
   }
 }

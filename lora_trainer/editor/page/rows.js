@@ -98,7 +98,7 @@ export class Row {
     const { key } = this;
     const tags = [];
     if (key.required) tags.push(["required", "The preset needs it."]);
-    if (this.isChanged && !key.required) tags.push(["not the default", "The file gives another value than the default."]);
+    if (this.isChanged && !key.required) tags.push(["not the default", "The file gives another value."]);
     if (state.inherited && !state.written) tags.push(["shared", "From the keys that all stages share."]);
     if (state.unsaved) tags.push(["unsaved", "Changed since the file was saved."]);
     if (key.may_change) tags.push(["may change", "A run may be continued with another value."]);
@@ -121,16 +121,16 @@ export class Row {
 
   _tellFacts(state) {
     const { key } = this;
-    const isSeen = key.input === "choice" || (!state.written && !state.inherited && key.input !== "switch"); // in the field
+    const isEmpty = !state.written && !state.inherited && key.input !== "switch";
+    const isSeen = key.input === "choice" || isEmpty; // the field itself tells the default
     const told = [key.legal, key.default_shown === "" || isSeen ? "" : `default ${key.default_shown}`];
     this.facts.replaceChildren(make("span", "", told.filter(Boolean).join("; ")));
     const path = pathOf(this.stage, key.name);
     if (state.isUntaken) this.facts.append(button("Back to what is written", () => this.act.forget(path)));
     if (!state.written || key.name === "stage" || state.isUntaken) return;
     if (key.suggested) {
-      this.facts.append(
-        button(`Rename to ${key.suggested}`, () => this.act.change({ do: "rename", path, written: key.suggested })),
-      );
+      const rename = { do: "rename", path, written: key.suggested };
+      this.facts.append(button(`Rename to ${key.suggested}`, () => this.act.change(rename)));
     }
     const word = key.kind ? "Remove" : state.inherited ? "Back to the shared value" : this._back();
     const back = button(word, () => this.act.change({ do: "remove", path }));
