@@ -109,3 +109,23 @@ def test_a_plan_that_does_not_listen_is_killed(wrong: Path, monkeypatch: pytest.
     plan = Plan(wrong)
     assert plan.end() != 0
     assert plan.process.poll() is not None
+
+
+def test_the_children_of_a_plan_end_with_it() -> None:
+    """Such as the workers that load pictures."""
+    code = (
+        "import subprocess, sys\n"
+        "from lora_trainer.editor import planning\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "planning.main = lambda arguments: print(arguments[1], flush=True) or subprocess.Popen(sleep).wait()\n"
+        "planning.run('a preset')"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdin=pipe, stdout=pipe, text=True) as plan:
+        assert plan.stdout is not None and plan.stdin is not None
+        assert plan.stdout.readline() == "a preset\n"
+        wait_until(lambda: bool(psutil.Process(plan.pid).children()))
+        (child,) = psutil.Process(plan.pid).children()
+        plan.stdin.close()
+        assert plan.wait(WAIT_S) == 143
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
