@@ -60,16 +60,22 @@ def read_subsets(subsets: Sequence[Subset], where: Path) -> tuple[Picture, ...]:
 
     Raises Refusal with every problem of their files, or when there is no picture at all `where` they were looked for.
     """
-    pictures: list[Picture] = []
     problems: list[str] = []
+    pictures = find_in_subsets(subsets, where, problems)
+    if problems:
+        raise Refusal(*problems)
+    return pictures
+
+
+def find_in_subsets(subsets: Sequence[Subset], where: Path, problems: list[str]) -> tuple[Picture, ...]:
+    """The same; what is wrong is added to ``problems``."""
+    pictures: list[Picture] = []
     for index, subset in enumerate(subsets):
         pictures += read_subset(subset, index, problems)
     if not problems and all(picture.is_reg for picture in pictures):
         endings = ", ".join(extension[1:] for extension in EXTENSIONS)
         kind = "numbered folders" if where.is_dir() else "folders"
         problems.append(f"{where}: none of its {len(subsets)} {kind} holds a picture ({endings})")
-    if problems:
-        raise Refusal(*problems)
     return tuple(sorted(pictures, key=lambda each: (subsets[each.subset].dataset, each.is_reg, each.name)))
 
 

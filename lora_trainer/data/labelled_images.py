@@ -93,7 +93,7 @@ def survey_images(
     archive = open_archive(path)
     listing = archive.listing()
     headers, marked, damaged = read_headers(archive, listing.pictures, progress)
-    labels, notes, wrong = _labels(archive, listing, cond)
+    labels, notes, wrong = read_archive_labels(archive, listing, cond)
     found = misfits(headers, power_of_two)
     problems = [*wrong, *damaged, *(f"{path}: {fault}" for fault in found.problems)]
     if found.problems:
@@ -140,7 +140,9 @@ def _fill(file: Unfinished, images: LabelledImages, progress: Progress | None) -
         raise
 
 
-def _labels(archive: ImageArchive, listing: Listing, cond: bool) -> tuple[ImageLabels | None, list[str], list[str]]:
+def read_archive_labels(
+    archive: ImageArchive, listing: Listing, cond: bool
+) -> tuple[ImageLabels | None, list[str], list[str]]:
     """The labels, what is to be said about them, and what is wrong."""
     place = archive.path / listing.labels
     if not listing.labels:

@@ -111,8 +111,8 @@ Misfits = Callable[[Pair, PairFacts, PairSettings], Iterable[str]]  # what is wr
 
 def survey_pairs(settings: PairSettings) -> PairSet:
     """Find, match and decode every picture. Raises Refusal that names each file that cannot be used (the first 20)."""
-    found, problems = _matched(settings)
-    return examine_pairs(found, problems, settings, _misfits)
+    found, problems = matched_pairs(settings)
+    return examine_pairs(found, problems, settings, size_misfits)
 
 
 def examine_pairs(found: Sequence[Pair], problems: list[str], settings: PairSettings, misfits: Misfits) -> PairSet:
@@ -169,8 +169,11 @@ def validation_pairs(pairs: PairSet, scale: int) -> Iterator[tuple[str, Pixels, 
         yield pair.name, gt[:height, :width], pair.read("lq") if pair.lq is not None else None
 
 
-def _matched(settings: PairSettings) -> tuple[list[Pair], list[str]]:
-    """Every high-resolution picture with its partner, not yet opened, and what is missing on either side."""
+def matched_pairs(settings: PairSettings) -> tuple[list[Pair], list[str]]:
+    """Every high-resolution picture with its partner, not yet opened, and what is missing on either side.
+
+    Raises Refusal for what cannot be matched at all.
+    """
     roots, lq_roots = settings.dataroot_gt, settings.dataroot_lq
     if lq_roots and len(lq_roots) != len(roots):
         raise Refusal(f"dataroot_lq: {len(lq_roots)} folders for the {len(roots)} of dataroot_gt; give one for each")
@@ -263,7 +266,7 @@ def _opened(pair: Pair) -> tuple[Pair, list[str], list[int]]:
             digest.update(data)
             with open_header(data) as image:
                 areas.append(image.width * image.height)
-                if _is_sixteen_bit(image, data):
+                if is_sixteen_bit(image, data):
                     raise BadPicture("16 bits a channel; convert it to 8 bits")
         except BadPicture as error:
             wrong.append(f"{pair.spoken(which)}: {error}")
@@ -331,7 +334,7 @@ def _remembered(noted: object, count: int) -> list[PairFacts] | None:
     return facts if len(facts) == count else None
 
 
-def _misfits(pair: Pair, facts: PairFacts, settings: PairSettings) -> Iterator[str]:
+def size_misfits(pair: Pair, facts: PairFacts, settings: PairSettings) -> Iterator[str]:
     """What is wrong with the sizes, which people say as width x height."""
     height, width = facts.gt_px
     if pair.lq is not None:
@@ -349,7 +352,7 @@ def _misfits(pair: Pair, facts: PairFacts, settings: PairSettings) -> Iterator[s
         )
 
 
-def _is_sixteen_bit(image: Image.Image, data: bytes) -> bool:
+def is_sixteen_bit(image: Image.Image, data: bytes) -> bool:
     """Pillow opens 16-bit colour as 8 bits without a word, so the file itself is asked."""
     if image.mode in SIXTEEN_BIT or image.mode == "F":
         return True

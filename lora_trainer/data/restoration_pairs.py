@@ -87,6 +87,19 @@ def survey_restoration(sources: RestorationSources) -> RestorationSet:
     """Find, match and decode every picture. Raises Refusal that names each file that cannot be used (the first 20)."""
     problems: list[str] = []
     notes: list[str] = []
+    found, pairs = _found_pairs(sources, problems, notes)
+    settings = PairSettings((), enlarge=sources.enlarge, cache_gib=sources.cache_gib, cache_folder=sources.cache_folder)
+    examined = examine_pairs(pairs, problems, settings, partner_misfits)
+    prompts = tuple(_prompt(each, sources) for each in found)
+    return RestorationSet(examined.pairs, prompts, tuple(each.kind for each in found), (*notes, *examined.notes))
+
+
+def found_pairs(sources: RestorationSources, problems: list[str]) -> list[Pair]:
+    """Every pair, not yet opened; what is missing is added to `problems`. Raises Refusal for what cannot be mixed."""
+    return _found_pairs(sources, problems, [])[1]
+
+
+def _found_pairs(sources: RestorationSources, problems: list[str], notes: list[str]) -> tuple[list[_Found], list[Pair]]:
     found = _all_found(sources, problems, notes)
     if len({each.lq is None for each in found}) > 1:
         raise Refusal(
@@ -96,10 +109,7 @@ def survey_restoration(sources: RestorationSources) -> RestorationSet:
     if not found and not problems:
         raise Refusal("no pictures are given: name folders of LQ and GT, a list of pairs, or a folder of originals")
     pairs = [Pair(each.name, str(each.gt), str(each.lq) if each.lq else None, (0, 0), 1, "") for each in found]
-    settings = PairSettings((), enlarge=sources.enlarge, cache_gib=sources.cache_gib, cache_folder=sources.cache_folder)
-    examined = examine_pairs(pairs, problems, settings, _misfits)
-    prompts = tuple(_prompt(each, sources) for each in found)
-    return RestorationSet(examined.pairs, prompts, tuple(each.kind for each in found), (*notes, *examined.notes))
+    return found, pairs
 
 
 def _all_found(sources: RestorationSources, problems: list[str], notes: list[str]) -> list[_Found]:
@@ -152,7 +162,7 @@ def prompt_of_name(file: Path) -> str:
     return " ".join(file.stem.replace("_", " ").split())
 
 
-def _misfits(pair: Pair, facts: PairFacts, settings: PairSettings) -> Iterable[str]:
+def partner_misfits(pair: Pair, facts: PairFacts, settings: PairSettings) -> Iterable[str]:
     if pair.lq is not None and facts.lq_px != facts.gt_px:
         lq, gt = (f"{width} x {height}" for height, width in (facts.lq_px, facts.gt_px))
         yield (

@@ -49,10 +49,20 @@ def read_data_root(data_root: Path, key: str = "data_root") -> tuple[Item, ...]:
 
     Hidden files and folders are not read. Raises Refusal with everything that is wrong; ``key`` is the preset's.
     """
+    problems: list[str] = []
+    items = find_items(data_root, key, problems)
+    if problems:
+        raise Refusal(*problems)
+    return items
+
+
+def find_items(data_root: Path, key: str, problems: list[str]) -> tuple[Item, ...]:
+    """The same; what is wrong with single pictures is added to ``problems``. Raises Refusal where there is no such
+    folder or list."""
     if data_root.is_file() and data_root.suffix.lower() == ".json":
-        found, problems = _listed(data_root)
+        found, wrong = _listed(data_root)
+        problems += wrong
     elif data_root.is_dir():
-        problems = []
         found = list(_of_folder(data_root, "", {}, problems))
     else:
         state = "is a file; name a folder or a .json list" if data_root.exists() else "does not exist"
@@ -61,8 +71,6 @@ def read_data_root(data_root: Path, key: str = "data_root") -> tuple[Item, ...]:
     if not items and not problems:
         endings = ", ".join(extension[1:] for extension in EXTENSIONS)
         problems.append(f"{key}: {data_root}: holds no picture ({endings})")
-    if problems:
-        raise Refusal(*problems)
     return tuple(sorted(items, key=lambda item: item.name))
 
 
