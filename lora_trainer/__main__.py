@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--preset", metavar="FILE", help="the preset to train")
     found.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="append", default=[], help="override keys")
     found.add_argument("--check", action="store_true", help="only say whether the preset is right")
-    found.add_argument("--dry-run", action="store_true", help="print the plan and try one step; write nothing")
+    found.add_argument("--dry-run", action="store_true", help="look at the pictures, print the plan, try one step")
     found.add_argument("--restart", action="store_true", help="begin anew, whatever the output folder holds")
     found.add_argument("--explain", metavar="KEY", help="say what a key means")
     found.add_argument("--schema", metavar="TRAINER", help="print the JSON Schema of a trainer's presets")

@@ -12,7 +12,7 @@ ROOT = {"atomic", "draws", "errors", "restricted_pickle", "torchvision_operators
 ALLOWED = {
     "trainers": {"engine", "data", "models", "losses", "config", "report", "trainers"},
     "editor": {"__main__", "config", "editor"},
-    "report": {"config", "engine", "report"},
+    "report": {"config", "data", "engine", "report"},
     "engine": {"config", "engine"},
     "data": {"config", "data"},
     "models": {"models"},

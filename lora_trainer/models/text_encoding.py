@@ -43,6 +43,21 @@ def token_count(tokenizer: Any, text: str, weighted: bool = False) -> int:
     return sum(len(words_of(tokenizer, each)) for each in texts)
 
 
+def text_beyond(tokenizer: Any, text: str, max_token_length: int, weighted: bool = False) -> str:
+    """The part of a text that `tokenize` drops."""
+    texts = [fragment.text for fragment in weighted_fragments(text)] if weighted else [text]
+    left = max_token_length
+    for place, each in enumerate(texts):
+        found = tokenizer(
+            each, add_special_tokens=False, split_special_tokens=True, verbose=False, return_offsets_mapping=True
+        )
+        if len(found.input_ids) > left:
+            start: int = found.offset_mapping[left][0]
+            return "".join([each[start:], *texts[place + 1 :]])
+        left -= len(found.input_ids)
+    return ""
+
+
 def tokenize(tokenizer: Any, text: str, max_token_length: int = CHUNK_WORDS) -> Tensor:
     """Cut a text into chunks that each look like a short prompt: BOS, up to 75 words, EOS, padding.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lora_trainer.report.chart_groups import MEASURED, RATE, Chart
@@ -36,9 +36,19 @@ class NoPlottingError(Exception):
 
 
 def draw(chart: Chart, mark: str, last_step: int) -> str:
-    """The SVG element, whose names begin with the mark, another for each chart of a page.
+    """A chart over the steps; all charts of a page end at the same one. Raises NoPlottingError."""
 
-    All charts of a page end at the same step. Raises NoPlottingError.
+    def plot(axes: Any) -> None:
+        _plot(axes, chart)
+        axes.set_xlim(-0.02 * last_step, 1.02 * last_step + 0.1)
+
+    return as_svg(plot, mark)
+
+
+def as_svg(plot: Callable[[Any], None], mark: str) -> str:
+    """The SVG element of what is plotted on matplotlib's axes, in INK, FAINT and LINES.
+
+    Its names begin with the mark, another for each chart of a page. Raises NoPlottingError.
     """
     try:
         from matplotlib import rc_context
@@ -51,8 +61,7 @@ def draw(chart: Chart, mark: str, last_step: int) -> str:
         figure = Figure(figsize=SIZE_IN)
         FigureCanvasSVG(figure)
         axes = figure.add_axes(MARGINS)
-        _plot(axes, chart)
-        axes.set_xlim(-0.02 * last_step, 1.02 * last_step + 0.1)
+        plot(axes)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _of_the_page(buffer.getvalue(), mark)
 
@@ -75,6 +84,11 @@ def _plot(axes: Any, chart: Chart) -> None:
         axes.set_ylim(_heights(chart, axes.get_ylim()))
         axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+    dress(axes)
+
+
+def dress(axes: Any) -> None:
+    """A faint grid, and no frame at the top and the right."""
     axes.grid(True, color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -30,6 +30,7 @@ from lora_trainer.engine.step import NonFiniteError
 from lora_trainer.engine.trackers import NO_TRACKERS, Trackers, check_trackers, log_folder, open_trackers
 from lora_trainer.errors import Refusal
 from lora_trainer.report.write import leave_report
+from lora_trainer.trainers.doctor import leave_page
 from lora_trainer.trainers.facts import leave_facts
 from lora_trainer.trainers.job import Job
 from lora_trainer.trainers.starts import STARTS, Start
@@ -92,6 +93,8 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     folder = RunFolder(Path(preset.output_dir), preset.output_name)
     check_trackers(preset)
     _say(loaded)
+    if dry:
+        _from_main(processes, lambda: leave_page(loaded))
     job: Job = _from_main(processes, lambda: _inspect(loaded, processes.world, folder, restart))
     precision, note = choose_precision(job.mixed_precision, processes.device)
     if note:

@@ -20,6 +20,7 @@ class Start:
     loads the models; `plan(trainer)` tells them for a dry run.
     `resume(preset, folder, restart)`, where there is one, finds what the preset asks to go on from, before `inspect`.
     `material(job)`, where there is one, tells the report what is trained on what, and how the result is used.
+    `dataset(loaded)`, where there is one, lists the pictures for a look at all of them, and never refuses.
     `fit(trainer, processes, precision)`, where there is one, settles what the preset leaves to the machine.
     `memory_advice` is what to try when the device's memory is too small, from what costs least on; `rungs` are the
     values of gradient_checkpointing, each with less memory than the one before, which come first.
@@ -32,6 +33,7 @@ class Start:
     resume: str = ""
     material: str = ""
     fit: str = ""
+    dataset: str = ""
     memory_advice: str = "a smaller batch"
     rungs: tuple[str, ...] = ()
 
@@ -58,6 +60,7 @@ STARTS: Mapping[str, Start] = {
         plan="lora_trainer.trainers.lora.plan:plan_lora",
         material="lora_trainer.trainers.lora.material:lora_material",
         fit="lora_trainer.trainers.lora.plan:fit_lora",
+        dataset="lora_trainer.trainers.lora.doctor:lora_dataset",
         resume="lora_trainer.trainers.lora.resume:find_resumed",
     ),
     "finetune": Start(
@@ -71,6 +74,7 @@ STARTS: Mapping[str, Start] = {
         plan="lora_trainer.trainers.finetune.plan:plan_finetune",
         material="lora_trainer.trainers.finetune.material:finetune_material",
         fit="lora_trainer.trainers.finetune.memory:fit_finetune",
+        dataset="lora_trainer.trainers.finetune.doctor:finetune_dataset",
     ),
     "super_resolution": Start(
         memory_advice="mixed_precision bf16, a smaller batch_size_per_gpu with a larger accum_iter, a smaller lq_size",
@@ -79,6 +83,7 @@ STARTS: Mapping[str, Start] = {
         build="lora_trainer.trainers.super_resolution.trainer:build_super_resolution",
         plan="lora_trainer.trainers.super_resolution.plan:plan_super_resolution",
         material="lora_trainer.trainers.super_resolution.material:super_resolution_material",
+        dataset="lora_trainer.trainers.super_resolution.doctor:super_resolution_dataset",
     ),
     "gan": Start(
         memory_advice="batch_gpu, or a smaller one: the batch stays the same in more passes",
@@ -87,6 +92,7 @@ STARTS: Mapping[str, Start] = {
         build="lora_trainer.trainers.gan.build:build_gan",
         plan="lora_trainer.trainers.gan.plan:plan_gan",
         material="lora_trainer.trainers.gan.material:gan_material",
+        dataset="lora_trainer.trainers.gan.doctor:gan_dataset",
         resume="lora_trainer.trainers.gan.resume:find_end",
     ),
     "restoration": Start(
@@ -98,5 +104,6 @@ STARTS: Mapping[str, Start] = {
         build="lora_trainer.trainers.restoration.trainer:build_restoration",
         plan="lora_trainer.trainers.restoration.plan:plan_restoration",
         material="lora_trainer.trainers.restoration.material:restoration_material",
+        dataset="lora_trainer.trainers.restoration.doctor:restoration_dataset",
     ),
 }

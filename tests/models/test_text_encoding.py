@@ -15,6 +15,7 @@ from lora_trainer.models.adapters.targets import lora_targets
 from lora_trainer.models.text_encoding import (
     encode_prompts,
     reachable_layers,
+    text_beyond,
     token_count,
     tokenize,
     tokenize_weighted,
@@ -275,3 +276,10 @@ def test_weights_keep_the_number_format() -> None:
     encoder = text_encoder().to(torch.bfloat16)
     ids, weights = tokenize_weighted(letters(), "(a:1.5)")
     assert encode_prompts("sd15", [encoder], [ids[None]], 1, [weights[None]]).hidden.dtype == torch.bfloat16
+
+
+def test_what_the_limit_drops_is_told_as_it_was_written() -> None:
+    tokenizer = clip_tokenizer()
+    assert text_beyond(tokenizer, "A Cat, a RED wall", 3) == "a RED wall"
+    assert text_beyond(tokenizer, "A Cat, a RED wall", 6) == ""
+    assert text_beyond(tokenizer, "A (Cat:1.3) on [a wall] today", 3, weighted=True) == "a wall today"

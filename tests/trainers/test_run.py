@@ -213,7 +213,7 @@ def test_a_secret_reaches_no_file_and_no_output(
     assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(
+def test_a_dry_run_prints_the_plan_and_writes_a_page_about_the_pictures(
     write_preset: WritePreset, train: Train, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(write_preset(save_every_n_epochs=1, epoch=3, lr_scheduler="cosine"), "--dry-run") == 0
@@ -222,7 +222,20 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert "steps 4 an epoch, 12 in all, 3 epochs" in said
     assert "tiny-000002.safetensors" in said
     assert "one step of the largest batch:" in said
-    assert not out.exists()
+    assert "Nothing is wrong with it." in said
+    assert [path.name for path in out.iterdir()] == ["dataset.html"]
+
+
+def test_a_dry_run_on_damaged_pictures_leaves_the_page_and_is_refused(
+    write_preset: WritePreset, train: Train, photos: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = next(path for path in photos.iterdir() if path.is_dir())
+    (folder / "damaged.jpg").write_bytes(b"no picture")
+    assert train(write_preset(), "--dry-run") == 2
+    said = capsys.readouterr()
+    assert "damaged.jpg: not a picture, or of a kind that Pillow does not know" in said.err
+    assert "A training would refuse this data for 1 reason." in said.out
+    assert "1 file cannot be read" in (out / "dataset.html").read_text(encoding="utf-8")
 
 
 def test_pdxl_trains_on_a_cpu_and_says_what_it_does_instead(

@@ -274,7 +274,7 @@ def test_labels_are_needed_for_classes(
     assert "plain.zip: cond needs labels, but there is no dataset.json" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(
+def test_a_dry_run_tells_the_plan_and_writes_a_page_about_the_images(
     train: Train, write: Write, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(write(), "--dry-run") == 0
@@ -282,7 +282,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     for word in ("G, G_reg, D, D_reg", "24 images of 16 px", "rate of G", "adaptive, target 0.6", LAST):
         assert word in text, word
     assert text.count("rate of G") == 1
-    assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["dataset.html"]
 
 
 EXAMPLE = REPOSITORY / "presets" / "gan" / "example.json"

@@ -1,0 +1,133 @@
+"""What the page says of the files themselves: refused, wrongly named, in colours or kinds that are changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from lora_trainer.data.doctor.dataset import CAPTION, DAMAGED, OTHER, SIZES, TOO_SMALL, Wrong
+from lora_trainer.data.doctor.examination import Examination
+from lora_trainer.data.doctor.picture_look import ENDINGS, Look
+from lora_trainer.data.doctor.strays import WITHOUT_PICTURE
+from lora_trainer.report.doctor.finding import HARM, NOTE, REFUSED, Finding, counted, verb
+from lora_trainer.report.verdict import without_folders
+
+REFUSES = "The training refuses to start."
+TEXTS = {  # of each kind of refusal: title for one, for many, meaning, cure
+    DAMAGED: ("1 file cannot be read", "{n} files cannot be read", REFUSES, "Put whole copies in their place, or take "
+              "them out."),
+    TOO_SMALL: ("1 picture is too small", "{n} pictures are too small", REFUSES, "Take larger copies, or leave them "
+                "out; what else helps is said beside each."),
+    SIZES: ("1 size does not fit", "{n} sizes do not fit", REFUSES, "Do what is said beside each."),
+    CAPTION: ("1 caption file cannot be used", "{n} caption files cannot be used", REFUSES, "Do what is said beside "
+              "each."),
+    OTHER: ("1 thing stops the training", "{n} things stop the training", REFUSES, "Do what is said beside each."),
+}  # fmt: skip
+
+
+def refusal_findings(found: Examination) -> Iterator[Finding]:
+    for kind, (one, many, meaning, cure) in TEXTS.items():
+        own = [each for each in found.wrong if each.kind == kind]
+        if own:
+            title = one if len(own) == 1 else many.format(n=f"{len(own):,}")
+            shown = tuple(each.number for each in own if each.number is not None and kind != DAMAGED)
+            yield Finding(REFUSED, title, meaning, cure, tuple(_row(found, each) for each in own), shown)
+
+
+def file_findings(found: Examination) -> Iterator[Finding]:
+    """What is no reason to refuse them."""
+    yield from _misnamed(found)
+    yield from _strays(found)
+    yield from _plain(found)
+    for has, one, many, meaning, cure, level in LOOKS:
+        numbers = [number for number in found.pictures if not found.looks[number].problem and has(found.looks[number])]
+        if numbers:
+            title = f"{counted(len(numbers), found.dataset.word)} {verb(len(numbers), one, many)}"
+            rows = tuple((found.dataset.entries[number].name, _kind(found.looks[number])) for number in numbers)
+            yield Finding(level, title, meaning, cure, rows, tuple(numbers))
+
+
+LOOKS: Sequence[tuple[Callable[[Look], bool], str, str, str, str, str]] = (
+    (lambda look: look.mode == "CMYK", "is for print (CMYK)", "are for print (CMYK)",
+     "The colours are converted to RGB without their profile, and may shift.",
+     "Convert to sRGB in a picture editor and look at the colours.",
+     HARM),
+    (lambda look: look.frames > 1, "moves or has several pages", "move or have several pages",
+     "Only the first picture of such a file is trained.", "Save the pictures that matter as files of their own.", HARM),
+    (lambda look: look.sixteen_bit, "has 16 bits a channel", "have 16 bits a channel",
+     "Brought to 8 bits; no training sees more.", "", NOTE),
+    (lambda look: look.transparent, "is partly transparent", "are partly transparent",
+     "What is transparent becomes white, unless it serves as a mask.", "If white is not meant, lay it on the ground "
+     "that should be learnt.", NOTE),
+    (lambda look: look.grey and not look.sixteen_bit, "is grey", "are grey",
+     "Trained as RGB; the model learns that such pictures have no colour.", "A tag such as monochrome keeps "
+     "that apart from the subject.", NOTE),
+    (lambda look: look.orientation != 1, "is turned by its EXIF orientation", "are turned by their EXIF orientation",
+     "Trained the right way up, as people see it.", "", NOTE),
+)  # fmt: skip
+
+
+def kind_counts(found: Examination) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Tables of how many files have each kind, colours and so on, without those where all are the same usual thing."""
+    looks = [look for look in found.looks if not look.problem]
+    tables = [
+        ("Kinds of file", Counter(look.kind for look in looks)),
+        ("Colours", Counter(_mode(look) for look in looks)),
+    ]
+    return [(title, counts.most_common()) for title, counts in tables if counts]
+
+
+def _misnamed(found: Examination) -> Iterator[Finding]:
+    entries = found.dataset.entries
+    wrong = [
+        (number, look)
+        for number, look in enumerate(found.looks)
+        if look.kind and not look.is_named(entries[number].ending)
+    ]
+    if wrong:
+        rows = tuple((entries[n].name, f"is {look.kind}; these end in {ENDINGS[look.kind][0]}") for n, look in wrong)
+        title = f"{counted(len(wrong), 'file')} {verb(len(wrong), 'has', 'have')} the ending of another kind"
+        meaning = "The training looks at the content and reads them well; other programs may not."
+        yield Finding(NOTE, title, meaning, "Rename them.", rows)
+
+
+def _strays(found: Examination) -> Iterator[Finding]:
+    captions = tuple(row for row in found.dataset.strays if row[1] == WITHOUT_PICTURE)
+    pictures = tuple(row for row in found.dataset.strays if row[1] != WITHOUT_PICTURE)
+    if pictures:
+        title = f"{counted(len(pictures), 'picture')} {verb(len(pictures), 'is', 'are')} not read at all"
+        cure = "Move them into a folder that is read, or save them as PNG, JPEG or WebP."
+        yield Finding(HARM, title, "They lie in the folder, but no step trains on them.", cure, pictures)
+    if captions:
+        title = f"{counted(len(captions), 'caption file')} {verb(len(captions), 'belongs', 'belong')} to no picture"
+        meaning = "They are not read. Often the picture has another name, and is trained without its caption."
+        yield Finding(HARM, title, meaning, "Give picture and caption the same name, or delete them.", captions)
+
+
+def _plain(found: Examination) -> Iterator[Finding]:
+    plain = tuple(number for number in found.pictures if found.looks[number].plain)
+    if plain:
+        rows = tuple((found.dataset.entries[number].name, "") for number in plain)
+        title = f"{counted(len(plain), found.dataset.word)} {verb(len(plain), 'shows', 'show')} one colour alone"
+        meaning = "There is nothing to learn from them but that colour."
+        yield Finding(HARM, title, meaning, "Take them out.", rows, plain)
+
+
+def _row(found: Examination, wrong: Wrong) -> tuple[str, str]:
+    """The file and the reason, without saying the file's name twice."""
+    if wrong.number is None:
+        return "", without_folders(wrong.sentence)
+    entry = found.dataset.entries[wrong.number]
+    return entry.name, wrong.sentence.removeprefix(f"{entry.spoken}: ")
+
+
+def _kind(look: Look) -> str:
+    height, width = look.size_px
+    frames = f", {look.frames} pictures" if look.frames > 1 else ""
+    return f"{look.kind}, {_mode(look)}, {width} x {height}{frames}"
+
+
+def _mode(look: Look) -> str:
+    words = {"RGB": "RGB", "RGBA": "RGB with transparency", "L": "grey", "LA": "grey with transparency", "CMYK": "CMYK",
+             "P": "palette", "1": "black and white"}  # fmt: skip
+    return "16 bits a channel" if look.sixteen_bit else words.get(look.mode, look.mode)
