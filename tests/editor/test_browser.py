@@ -75,6 +75,7 @@ class Page:
 @pytest.fixture(scope="module")
 def driver() -> Iterator[Any]:
     from selenium import webdriver
+    from selenium.common.exceptions import SessionNotCreatedException
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
@@ -82,7 +83,10 @@ def driver() -> Iterator[Any]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        made = webdriver.Chrome(options=options, service=Service(DRIVER))
+    except SessionNotCreatedException as error:
+        pytest.skip(f"{DRIVER} and {BROWSER} do not go together: {error.msg}")
     yield made
     made.quit()
 
