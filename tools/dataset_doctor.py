@@ -25,9 +25,9 @@ TOLD = 20  # refusals on the terminal; the page has more
 
 def main(words: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for data that a training refuses."""
-    options = parser().parse_args(words)
+    options = _parser().parse_args(words)
     if (options.folder is None) == (options.preset is None):
-        parser().error("give either a folder of pictures or --preset FILE")
+        _parser().error("give either a folder of pictures or --preset FILE")
     set_up_logging(True)
     try:
         diagnosis = diagnose(_dataset(options))
@@ -69,7 +69,7 @@ def _dataset(options: argparse.Namespace) -> Dataset:
     return found
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="tools.dataset_doctor", description=(__doc__ or "").partition("\n")[0])
     found.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, help="pictures, in numbered folders or any")
     found.add_argument("--preset", metavar="FILE", type=Path, help="the preset whose data is looked at")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("merge_lora", "extract_lora", "resize_lora", "show_metadata", "convert_lora", "before_after")
+TOOLS = ("merge_lora", "extract_lora", "resize_lora", "show_metadata", "convert_lora", "before_after", "dataset_doctor")
 PAGE = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
 COMMAND = re.compile(r"^python -m tools\.(\w+) (.*?(?:\\\n.*?)*)$", re.MULTILINE)
 
