@@ -41,6 +41,14 @@ FILES: Mapping[str, tuple[str, str]] = {
     "rows.js": ("lora_trainer.editor", "text/javascript"),
     "planning.js": ("lora_trainer.editor", "text/javascript"),
 }
+# What the page may ask for with a POST, and what it then sends
+ASKED: Mapping[str, Mapping[str, type]] = {
+    "look": {"text": str, "changes": list},
+    "begin": {"trainer": str},
+    "save": {"text": str, "version": str, "over_changes": bool},
+    "plan": {},
+    "plan/end": {},
+}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -134,8 +142,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send_json({"refused": str(refusal), "changed": True}, HTTPStatus.CONFLICT)
         except Refusal as refusal:
             self._send_json({"refused": str(refusal)}, HTTPStatus.UNPROCESSABLE_ENTITY)
-        except (KeyError, TypeError, ValueError) as error:
-            self._send_json({"refused": f"this is no request of the page ({error!r})"}, HTTPStatus.BAD_REQUEST)
         except OSError:
             raise  # the browser hung up
         except Exception:
@@ -153,6 +159,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise _Elsewhere
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise _Unwelcome(HTTPStatus.FORBIDDEN, "the token is missing or wrong; take the address from the terminal")
+        if self.path.count("/") == 1:  # names in the page count from the slash
+            raise _Elsewhere
         return name[0]
 
     def _get(self, name: str) -> None:
@@ -173,28 +181,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         origins = [f"http://{host}" for host in self.server.hosts]
         if self.headers.get("Origin") not in origins:
             raise _Unwelcome(HTTPStatus.FORBIDDEN, "the request comes from another page")
-        asked = self._body()
+        if name not in ASKED:
+            raise _Unwelcome(HTTPStatus.NOT_FOUND, "there is no such page")
+        asked = self._body(ASKED[name])
         session = self.server.session
-        if name == "look":
-            self._send_json(session.look(asked["text"], asked["changes"]))
-        elif name == "begin":
-            self._send_json(session.begin(asked["trainer"]))
-        elif name == "save":
-            content = session.save(asked["text"], asked["version"], bool(asked.get("over_changes")))
-            self._send_json(asdict(content))
-        elif name == "plan":
+        if name == "plan":
             self._stream(self.server.start_plan())
         elif name == "plan/end":
             self.server.end_plan()
             self._send_json({})
+        elif name == "look":
+            self._send_json(session.look(asked["text"], asked["changes"]))
+        elif name == "begin":
+            self._send_json(session.begin(asked["trainer"]))
         else:
-            raise _Unwelcome(HTTPStatus.NOT_FOUND, "there is no such page")
+            self._send_json(asdict(session.save(asked["text"], asked["version"], asked["over_changes"])))
 
-    def _body(self) -> Any:
-        length = int(self.headers.get("Content-Length") or -1)
-        if not 0 <= length <= LARGEST_REQUEST_BYTES:
+    def _body(self, kinds: Mapping[str, type]) -> dict[str, Any]:
+        """What the page sends, when it is of these kinds."""
+        length = self.headers.get("Content-Length") or ""
+        if not length.isdecimal() or int(length) > LARGEST_REQUEST_BYTES:
             raise _Unwelcome(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request has a length, and at most 8 MB")
-        return json.loads(self.rfile.read(length))
+        try:
+            asked = json.loads(self.rfile.read(int(length)))
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict) or any(not isinstance(asked.get(name), kind) for name, kind in kinds.items()):
+            raise _Unwelcome(HTTPStatus.BAD_REQUEST, "this is no request of the page; reload it")
+        return asked
 
     def _stream(self, plan: Plan) -> None:
         """A line of JSON for each line of the planning, which ends when the browser hangs up."""

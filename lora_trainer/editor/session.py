@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lora_trainer.config.json_source import JsonPath
 from lora_trainer.config.problems import PresetError
@@ -19,6 +18,15 @@ from lora_trainer.editor.form import TRAINED, order_of
 from lora_trainer.errors import Refusal
 
 _VALUE_PLACE = re.compile(r"^the value:\d+:\d+ ")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to do at which place of the text: put, remove, rename or append, and for some with what."""
+
+    do: str
+    path: JsonPath
+    written: str
 
 
 @dataclass(frozen=True)
@@ -48,19 +56,19 @@ class Session:
             **self.look(text, ()),
         }
 
-    def look(self, text: str, changes: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    def look(self, text: str, changes: Sequence[object]) -> dict[str, object]:
         """The text after the changes, with everything there is to say about it.
 
         A change to a value that is no JSON yet is not made and told in `not_taken`. Raises Refusal.
         """
         order = order_of(trainer_meant(self.path, text)) if changes else ()
         not_taken = []
-        for change in changes:
+        for change in map(_change, changes):
             try:
                 text = changed(text, change, order)
             except PresetError as error:
                 said_of_it = _VALUE_PLACE.sub("", error.problems[0])
-                not_taken.append({"path": change["path"], "text": f"{change['path'][-1]}: no JSON yet: {said_of_it}"})
+                not_taken.append({"path": change.path, "text": f"{change.path[-1]}: no JSON yet: {said_of_it}"})
         return {"text": text, "not_taken": not_taken, **answer(self.path, text)}
 
     def begin(self, trainer: str) -> dict[str, object]:
@@ -71,22 +79,31 @@ class Session:
         return self.document.write(text, version, over_changes=over_changes)
 
 
-def changed(text: str, change: Mapping[str, Any], order: Sequence[str]) -> str:
-    """The text after one change: what to do, where, and for some with what. Raises Refusal."""
-    path: JsonPath = tuple(change["path"])
-    what = change["do"]
+def _change(asked: object) -> Change:
+    """Raises Refusal for what no page would ask."""
+    if isinstance(asked, Mapping):
+        path, what, written = asked.get("path"), asked.get("do"), asked.get("written", "")
+        is_path = isinstance(path, list) and path and all(type(step) in (str, int) for step in path)
+        if path is not None and is_path and isinstance(what, str) and isinstance(written, str):
+            return Change(what, tuple(path), written)
+    raise Refusal("the page asks for a change that is none; reload it")
+
+
+def changed(text: str, change: Change, order: Sequence[str]) -> str:
+    """The text after one change. Raises Refusal, and PresetError where something written is no JSON."""
     try:
-        if what == "put":
-            return put(text, path, change["written"], order)
-        if what == "remove":
-            return remove(text, path)
-        if what == "rename":
-            return rename(text, path, change["written"])
-        if what == "append":
-            return append(text, path, change["written"])
+        if change.do == "put":
+            return put(text, change.path, change.written, order)
+        if change.do == "remove":
+            return remove(text, change.path)
+        if change.do == "rename":
+            return rename(text, change.path, change.written)
+        if change.do == "append":
+            return append(text, change.path, change.written)
     except KeyError:
         pass
-    raise Refusal(f"the page asks for {what} at {'.'.join(map(str, path))}, where it cannot be done; reload the page")
+    where = ".".join(map(str, change.path))
+    raise Refusal(f"the page asks for {change.do} at {where}, where it cannot be done; reload the page")
 
 
 def new_text(trainer: str, path: Path) -> str:

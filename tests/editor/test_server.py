@@ -108,17 +108,29 @@ def test_other_methods_are_none(server: EditorServer, ask: Ask, method: str) -> 
     assert ask(server, "state", method=method)[0] == 501
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"\xff", {}, {"text": 5, "changes": []}, {"text": "{}"}])
+def test_what_no_page_would_ask_is_refused(server: EditorServer, ask: Ask, body: object) -> None:
+    assert ask(server, "look", body) == (400, {"refused": "this is no request of the page; reload it"})
+
+
 @pytest.mark.parametrize(
-    "body",
+    "change",
     [
-        b"", b"{", b"[]", b"1", b"\xff", {}, {"text": 5, "changes": []}, {"text": "{}", "changes": [{}]},
-        {"text": "{}", "changes": [{"do": "put", "path": [[]], "written": "1"}]}, {"text": "{}", "changes": 3},
+        1, {}, {"do": "put", "path": [], "written": "1"}, {"do": "put", "path": [[]], "written": "1"},
+        {"do": "put", "path": ["a"], "written": 1}, {"do": "remove", "path": [True]},
     ],
 )  # fmt: skip
-def test_what_no_page_would_ask_is_refused(server: EditorServer, ask: Ask, body: object) -> None:
-    status, answer = ask(server, "look", body)
-    assert status == 400
-    assert answer["refused"].startswith("this is no request of the page")
+def test_what_is_no_change_is_refused(server: EditorServer, ask: Ask, change: object) -> None:
+    status, answer = ask(server, "look", {"text": "{}", "changes": [change]})
+    assert (status, answer) == (422, {"refused": "the page asks for a change that is none; reload it"})
+
+
+def test_an_address_without_its_last_slash_gets_it(server: EditorServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+    connection.request("GET", "/the-token")
+    response = connection.getresponse()
+    assert (response.status, response.headers["Location"]) == (303, "/the-token/")
+    connection.close()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -164,11 +176,11 @@ def test_a_change_a_look_and_a_save(server: EditorServer, ask: Ask) -> None:
     expected = expected.replace(b'rate": 0.0002', b'rate": 2E-4').replace(b',\n  "xformers": "xformers"', b"")
     assert after["text"].encode() == expected
     assert path.read_bytes() == before
-    status, saved = ask(server, "save", {"text": after["text"], "version": state["version"]})
+    status, saved = ask(server, "save", {"text": after["text"], "version": state["version"], "over_changes": False})
     assert status == 200
     assert path.read_bytes() == expected
     assert ask(server, "version") == (200, {"version": saved["version"]})
-    status, answer = ask(server, "save", {"text": "{}", "version": state["version"]})
+    status, answer = ask(server, "save", {"text": "{}", "version": state["version"], "over_changes": False})
     assert (status, answer["changed"]) == (409, True)
     assert path.read_bytes() == expected
 
@@ -177,7 +189,7 @@ def test_a_change_that_has_no_place_is_refused(server: EditorServer, ask: Ask) -
     for change in (
         {"do": "put", "path": ["a", "b"], "written": "1"},
         {"do": "remove", "path": ["a"]},
-        {"do": "x", "path": []},
+        {"do": "x", "path": ["a"]},
     ):
         status, answer = ask(server, "look", {"text": "{}", "changes": [change]})
         assert status == 422
@@ -195,7 +207,7 @@ def test_a_new_preset_begins_with_what_every_one_has(tmp_path: Path, serve: Serv
         "trainer": trainer, "about": "", "output_dir": "output/neu ü", "output_name": "neu ü",
     }  # fmt: skip
     assert all(": missing; " in problem["text"] or problem["key"] for problem in begun["problems"])
-    assert ask(server, "save", {"text": begun["text"], "version": "absent"})[0] == 200
+    assert ask(server, "save", {"text": begun["text"], "version": "absent", "over_changes": False})[0] == 200
     assert server.session.path.read_text(encoding="utf-8") == begun["text"]
     assert ask(serve(tmp_path / "zwei.json", trainer), "state")[1]["trainer"] == trainer
     assert ask(server, "begin", {"trainer": "lroa"})[0] == 422
