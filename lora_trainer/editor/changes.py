@@ -54,8 +54,10 @@ def remove(text: str, path: JsonPath) -> str:
 
 
 def rename(text: str, path: JsonPath, key: str) -> str:
-    """The text with another name for a key, whose value stays. Raises KeyError when it is not there."""
+    """The text with another name for a key, whose value stays. Raises KeyError when it is not there, or the name is."""
     source = parse_json("the preset", text)
+    if (*path[:-1], key) in source.keys:
+        raise KeyError(key)
     start = source.keys[path]
     end = start + len(_string_at(text, start))
     return text[:start] + json.dumps(key, ensure_ascii=False) + text[end:]

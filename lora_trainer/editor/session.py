@@ -82,10 +82,11 @@ class Session:
 def _change(asked: object) -> Change:
     """Raises Refusal for what no page would ask."""
     if isinstance(asked, Mapping):
-        path, what, written = asked.get("path"), asked.get("do"), asked.get("written", "")
-        is_path = isinstance(path, list) and path and all(type(step) in (str, int) for step in path)
-        if path is not None and is_path and isinstance(what, str) and isinstance(written, str):
-            return Change(what, tuple(path), written)
+        steps, what, written = asked.get("path"), asked.get("do"), asked.get("written", "")
+        path = tuple(steps) if isinstance(steps, list) else ()
+        known = path and all(type(step) in (str, int) for step in path)
+        if known and isinstance(what, str) and isinstance(written, str):
+            return Change(what, path, written)
     raise Refusal("the page asks for a change that is none; reload it")
 
 

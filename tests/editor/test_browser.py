@@ -200,6 +200,11 @@ def test_search_filters_and_unknown_keys(page: Page, serve: Serve, tmp_path: Pat
     assert page.run(shown) == ["key-scael"]
     page.click("#next-problem")
     assert page.run("return document.activeElement.id") == "field-scael"
+    page.run("const f = document.getElementById('filter'); f.value = 'all'; f.dispatchEvent(new Event('change'))")
+    page.type("scale", "3")
+    page.until(lambda: page.text("#key-scael .facts") == "Remove")
+    page.click_word("#key-scale .facts", "Back to 4")
+    page.until(lambda: "Rename to scale" in page.text("#key-scael .facts"))
     page.click_word("#key-scael", "Rename to scale")
     page.until_text("#state", "Fine")
     page.run("const f = document.getElementById('filter'); f.value = 'set'; f.dispatchEvent(new Event('change'))")

@@ -147,6 +147,8 @@ def test_what_is_refused() -> None:
     with pytest.raises(KeyError):
         remove("{}", ("a",))
     with pytest.raises(KeyError):
+        rename('{"a": 1, "b": 2}', ("a",), "b")
+    with pytest.raises(KeyError):
         append('{"stages": []}', ("stages",), "1")
 
 

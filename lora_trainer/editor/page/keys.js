@@ -77,13 +77,14 @@ export class KeyForm {
   // ---------------------------------------------------------------- what there is to say of a key
 
   _stateOf(name, scope, shared, saved) {
-    const { remarks, elsewhere, scopes } = this.preset.answer;
+    const { remarks, elsewhere, scopes, unknown } = this.preset.answer;
     const { stage } = this;
     const isShared = (each) => stage === SHARED && !scopeOf(scopes, each.stage).has(name);
     const given = elsewhere.filter((each) => each.key === name && (each.stage === stage || isShared(each)));
     return {
       stage,
       written: scope.get(name),
+      mayRename: !scope.has(unknown[name]),
       inherited: stage === SHARED ? undefined : shared.get(name),
       problems: this._saidOf(this.preset.problems, name, () => false),
       isUntaken: this.preset.untaken.has(JSON.stringify(pathOf(stage, name))),

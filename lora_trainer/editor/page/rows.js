@@ -128,7 +128,7 @@ export class Row {
     const path = pathOf(this.stage, key.name);
     if (state.isUntaken) this.facts.append(button("Back to what is written", () => this.act.forget(path)));
     if (!state.written || key.name === "stage" || state.isUntaken) return;
-    if (key.suggested) {
+    if (key.suggested && state.mayRename) {
       const rename = { do: "rename", path, written: key.suggested };
       this.facts.append(button(`Rename to ${key.suggested}`, () => this.act.change(rename)));
     }
