@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from itertools import groupby
@@ -19,6 +20,7 @@ from lora_trainer.config.trainers import TRAINERS
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "presets.md"
 FOLDER = ROOT / "docs" / "presets"
+KEY = re.compile(r"\b[A-Za-z]\w*_\w*\b")
 
 INTRODUCTION = """\
 # Presets
@@ -58,28 +60,37 @@ def trainer_page(trainer: str) -> str:
     what = f"and [{trainer}.md](../{trainer}.md) what they do together."
     parts = [f"# Keys of {trainer}\n\nEvery key that a preset of the trainer `{trainer}` may have. {how}\n{what}\n"]
     stories = {group_name(owner): inspect.getdoc(owner) or "" for owner in entry.preset.__mro__}
-    for group, keys in groupby(keys_of(entry.preset).values(), key=lambda key: key.group):
-        parts.append(f"\n## {group.capitalize()}\n\n{stories[group]}\n")
-        parts.extend(f"\n{paragraph}\n" for paragraph in _group(list(keys)))
+    every = keys_of(entry.preset)
+    headed = {name for name, key in every.items() if key.effect.kind == "real"}
+    for group, keys in groupby(every.values(), key=lambda key: key.group):
+        parts.append(f"\n## {group.capitalize()}\n\n{_linked(stories[group], headed)}\n")
+        parts.extend(f"\n{paragraph}\n" for paragraph in _group(list(keys), headed))
     parts.append(OTHER_MODELS if entry.with_gui_keys else "")
     return "".join(parts)
 
 
-def _group(keys: list[Key]) -> Iterator[str]:
+def _group(keys: list[Key], headed: set[str]) -> Iterator[str]:
     """A heading for each key that does something, so that a link and a search find it; then what does nothing."""
     for key in keys:
         if key.effect.kind == "real":
             may_change = " *May change.*" if key.setting.may_change else ""
             former = f" Formerly {', '.join(key.setting.old_names)}." if key.setting.old_names else ""
-            story = " ".join(filter(None, (_escaped(key.setting.about + former), _escaped(effect(key)))))
+            told = " ".join(filter(None, (_escaped(key.setting.about + former), _escaped(effect(key)))))
+            story = _linked(told, headed - {key.name})
             yield f"### `{key.name}`\n\n{story}\n\n*Value:* {_escaped(facts(key))}.{may_change}"
-    without = [f"- `{key.name}`: {key.effect.reason}." for key in keys if key.effect.kind == "none"]
+    idle = [key for key in keys if key.effect.kind == "none"]
+    without = [f"- `{key.name}`: {_linked(key.effect.reason, headed)}." for key in idle]
     if without:
         yield "**Accepted without effect**"
         yield "\n".join(without)
     later = [f"`{key.name}`" for key in keys if key.effect.kind == "later"]
     if later:
         yield f"Not supported yet: {', '.join(later)}."
+
+
+def _linked(text: str, headed: set[str]) -> str:
+    """With a link at each key that has a heading of its own; short words that are keys too stay words."""
+    return KEY.sub(lambda word: f"[`{word[0]}`](#{word[0].lower()})" if word[0] in headed else word[0], text)
 
 
 def _escaped(text: str) -> str:

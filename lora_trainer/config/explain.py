@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 from lora_trainer.config import other_models
-from lora_trainer.config.problems import shown
 from lora_trainer.config.schema import default_as_written
 from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.config.trainers import TRAINERS, trainer_named
@@ -79,4 +79,5 @@ def _page(key: Key, former_name: str) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return value if isinstance(value, str) else shown(value)
+    wordless = isinstance(value, str) and not any(letter.isalnum() for letter in value)
+    return value if isinstance(value, str) and not wordless else json.dumps(value, ensure_ascii=False)
