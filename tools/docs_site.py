@@ -15,6 +15,8 @@ ORIGINS = {page: original for original, page in FURTHER_PAGES.items()}
 FENCE = re.compile(r"(^ *```.*?^ *```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 CONTENTS = re.compile(r"(?:^- \[[^\]]*\]\(#[^)]*\)\n){3,}", re.MULTILINE)
+KEY = re.compile(r"^### `(\w+)`$", re.MULTILINE)
+WORD = re.compile(r"(?<!\[)`(\w+_\w+)`(?!\])")  # shorter ones have other meanings too
 TABLE_ROW = re.compile(r"^\|.*\|$", re.MULTILINE)
 CODE = re.compile(r"`[^`]+`")
 
@@ -36,10 +38,21 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 def for_the_site(markdown: str, page: str, repository: str | None = None) -> str:
     """The text of a page, whose path is from the top; its list of contents goes, as the site has one beside it."""
     parts = FENCE.split(markdown)
+    keys = _keys(page)
     for number in range(0, len(parts), 2):  # the others are blocks of code
         text = LINK.sub(lambda link: _linked(link, page, repository), CONTENTS.sub("", parts[number]))
+        text = WORD.sub(lambda word: f"[{word[0]}]({keys[word[1]]})" if word[1] in keys else word[0], text)
         parts[number] = TABLE_ROW.sub(lambda row: CODE.sub(_without_escapes, row[0]), text)
     return "".join(parts)
+
+
+def _keys(page: str) -> dict[str, str]:
+    """Where each key stands that a trainer's page may speak of, if this is one."""
+    reference = ROOT / "docs" / "presets" / posixpath.basename(page)
+    if posixpath.dirname(page) != "docs" or not reference.is_file():
+        return {}
+    names = KEY.findall(reference.read_text(encoding="utf-8"))
+    return {name: f"presets/{reference.name}#{name.lower()}" for name in names}
 
 
 def _linked(link: re.Match[str], page: str, repository: str | None) -> str:

@@ -122,6 +122,13 @@ def test_links_to_pages() -> None:
     assert for_the_site(gone, "docs/tools.md") == gone  # which mkdocs then refuses
 
 
+def test_keys_on_the_page_of_a_trainer() -> None:
+    text = "`noise_offset`, `seed`, `no_key` and [`network_dim`](x.md)"
+    linked = "[`noise_offset`](presets/lora.md#noise_offset), `seed`, `no_key` and [`network_dim`](x.md)"
+    assert for_the_site(text, "docs/lora.md") == linked
+    assert for_the_site("`noise_offset`", "docs/engine.md") == "`noise_offset`"
+
+
 def test_what_a_code_host_needs_and_the_site_does_not() -> None:
     code = "```bash\n[x](../setup.cfg)\n```\n"
     assert for_the_site(code, "docs/tools.md") == code
