@@ -37,7 +37,8 @@ lint: install  ## style and types
 	$(BIN)/mypy
 	$(BIN)/python -m tools.make_docs --check
 
-bench: install  ## measure a training against a plain loop
+bench: install  ## measure trainings against plain loops
+	$(BIN)/python -m tools.bench_lora --size tiny,mid
 	$(BIN)/python -m tools.bench
 	$(BIN)/python -m tools.bench_gan
 
