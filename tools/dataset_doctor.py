@@ -17,7 +17,7 @@ from lora_trainer.config.reader import load_stages
 from lora_trainer.data.doctor.dataset import Dataset
 from lora_trainer.engine.console import set_up_logging
 from lora_trainer.errors import Refusal
-from lora_trainer.trainers.doctor import PAGE, dataset_of, diagnose
+from lora_trainer.trainers.doctor import PAGE, dataset_of, diagnose, quiet_data
 from lora_trainer.trainers.folder_doctor import FolderOptions, folder_dataset
 
 TOLD = 20  # refusals on the terminal; the page has more
@@ -53,13 +53,11 @@ def main(words: Sequence[str] | None = None) -> int:
 def _dataset(options: argparse.Namespace) -> Dataset:
     """Raises Refusal."""
     if options.folder is not None:
-        return folder_dataset(
-            options.folder,
-            FolderOptions(
-                options.resolution, options.enlarge, options.batch_size, options.caption_extension,
-                options.max_token_length,
-            ),
-        )  # fmt: skip
+        said = FolderOptions(
+            options.resolution, options.enlarge, options.batch_size, options.caption_extension, options.max_token_length
+        )
+        with quiet_data():
+            return folder_dataset(options.folder, said)
     loaded = load_stages(options.preset, [word for words in options.set for word in words])[0]
     found = dataset_of(loaded)
     if found is None:

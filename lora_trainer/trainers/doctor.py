@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,20 @@ def diagnose(dataset: Dataset) -> Diagnosis:
 def dataset_of(loaded: Loaded) -> Dataset | None:
     """None where the trainer has no way to tell it."""
     start = STARTS[loaded.preset.trainer]
-    return start.call("dataset", loaded) if start.dataset else None
+    with quiet_data():
+        return start.call("dataset", loaded) if start.dataset else None
+
+
+@contextmanager
+def quiet_data() -> Iterator[None]:
+    """Without what a training says of its data while it reads it: the page has all of that."""
+    data = logging.getLogger("lora_trainer.data")
+    before = data.level
+    data.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        data.setLevel(before)
 
 
 def leave_page(loaded: Loaded) -> None:

@@ -54,7 +54,7 @@ def caption_findings(entries: Sequence[Entry], rules: CaptionRules) -> CaptionFi
         marked += [number] if state.marked else []
         if state.undecodable:
             undecodable.append((number, state.undecodable))
-        elif state.empty:
+        elif state.empty and not written.text.strip(" ,"):
             empty.append((number, state.empty))
         elif written.file is not None or not written.expected:
             texts.setdefault(written.text, []).append(number)

@@ -12,7 +12,7 @@ from lora_trainer.data.doctor.picture_look import Look, Read
 
 TRAINED, REGULARISATION, MEASURED, PARTNER, MASK = "trained", "regularisation", "measured", "partner", "mask"
 SHOWN_AS_PICTURES = (TRAINED, REGULARISATION, MEASURED)
-DAMAGED, TOO_SMALL, SIZES, CAPTION, OTHER = "damaged", "too small", "sizes", "caption", "other"
+DAMAGED, TOO_SMALL, SIZES, UNEVEN, CAPTION, OTHER = "damaged", "too small", "sizes", "uneven", "caption", "other"
 Rows = tuple[tuple[str, str], ...]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_trainer.data.buckets import BucketSettings
-from lora_trainer.data.doctor.dataset import DAMAGED, MASK, OTHER, SIZES, TOO_SMALL, Entry, Wrong
+from lora_trainer.data.doctor.dataset import DAMAGED, MASK, OTHER, SIZES, TOO_SMALL, UNEVEN, Entry, Wrong
 from lora_trainer.data.doctor.fit import Fit, fit
 from lora_trainer.data.doctor.picture_look import Look
 from lora_trainer.data.image_header import FORMATS, Header
@@ -108,8 +108,8 @@ class SquareRules:
             else:
                 headers[entry.name] = Header(look.stored_px, 1 if look.grey else 3, look.has_alpha)
         faults = misfits(headers, self.power_of_two)
-        found += [Wrong(SIZES, f"{self.path}: {fault}") for fault in faults.problems]
+        found += [Wrong(UNEVEN, f"{self.path}: {fault}") for fault in faults.problems]
         if faults.problems:
             command = dataset_command(self.path, faults.options)
-            found.append(Wrong(SIZES, f"{self.path}: make a data set of it with: {command}"))
+            found.append(Wrong(UNEVEN, f"{self.path}: make a data set of it with: {command}"))
         return found

@@ -17,7 +17,7 @@ from lora_trainer.data.doctor.rules import BucketRules
 from lora_trainer.report.charts import INK, LINES, NoPlottingError, as_svg, dress
 from lora_trainer.report.doctor.set_findings import enlargements, lost_shares
 
-MOST_POINTS = 300  # of sizes; more are rounded
+MOST_POINTS, MOST_TICKS = 300, 7  # of sizes, where more are rounded, and of an axis
 BINS, FEWEST = 20, 8  # of a histogram, and what it needs
 TICKS_PX = tuple(tick for power in range(4, 15) for tick in (2**power, 3 * 2 ** (power - 1)))
 LARGEST_AREA, SMALLEST_AREA = 90, 9  # of a point, in square points
@@ -105,7 +105,9 @@ def _pixels(axis: Any, low: float, high: float) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     ticks = [tick for tick in TICKS_PX if low <= tick <= high]
-    while len(ticks) > 6:
+    if len(ticks) > MOST_TICKS:
+        ticks = [tick for tick in ticks if tick.bit_count() == 1]
+    while len(ticks) > MOST_TICKS:
         ticks = ticks[::2]
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter([str(tick) for tick in ticks]))

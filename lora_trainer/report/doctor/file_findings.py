@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from lora_trainer.data.doctor.dataset import CAPTION, DAMAGED, OTHER, SIZES, TOO_SMALL, Wrong
+from lora_trainer.data.doctor.dataset import CAPTION, DAMAGED, OTHER, SIZES, TOO_SMALL, UNEVEN, Wrong
 from lora_trainer.data.doctor.examination import Examination
 from lora_trainer.data.doctor.picture_look import ENDINGS, Look
 from lora_trainer.data.doctor.strays import WITHOUT_PICTURE
 from lora_trainer.report.doctor.finding import HARM, NOTE, REFUSED, Finding, counted, verb
 from lora_trainer.report.verdict import without_folders
 
+UNLIKE = "The images are not squares of one size and colour"
 REFUSES = "The training refuses to start."
 TEXTS = {  # of each kind of refusal: title for one, for many, meaning, cure
     DAMAGED: ("1 file cannot be read", "{n} files cannot be read", REFUSES, "Put whole copies in their place, or take "
               "them out."),
     TOO_SMALL: ("1 picture is too small", "{n} pictures are too small", REFUSES, "Take larger copies, or leave them "
                 "out; what else helps is said beside each."),
-    SIZES: ("1 size does not fit", "{n} sizes do not fit", REFUSES, "Do what is said beside each."),
+    SIZES: ("1 picture has a size that does not fit", "{n} pictures have sizes that do not fit", REFUSES, "Do what is "
+            "said beside each."),
+    UNEVEN: (UNLIKE, UNLIKE, REFUSES, "The command among these makes a data set of them."),
     CAPTION: ("1 caption file cannot be used", "{n} caption files cannot be used", REFUSES, "Do what is said beside "
               "each."),
     OTHER: ("1 thing stops the training", "{n} things stop the training", REFUSES, "Do what is said beside each."),
@@ -31,7 +34,21 @@ def refusal_findings(found: Examination) -> Iterator[Finding]:
         if own:
             title = one if len(own) == 1 else many.format(n=f"{len(own):,}")
             shown = tuple(each.number for each in own if each.number is not None and kind != DAMAGED)
-            yield Finding(REFUSED, title, meaning, cure, tuple(_row(found, each) for each in own), shown)
+            rows = tuple(_row(found, each) for each in own)
+            if kind == CAPTION and len(places := _caption_places(found)) == len(own):
+                rows, shown = tuple(places.values()), tuple(places)
+            yield Finding(REFUSED, title, meaning, cure, rows, shown)
+
+
+def _caption_places(found: Examination) -> dict[int, tuple[str, str]]:
+    """By picture, where its caption cannot be read, or is empty."""
+    if found.captions is None:
+        return {}
+    told = [(number, f"not UTF-8: {place}; save it as UTF-8") for number, place in found.captions.undecodable]
+    told += [
+        (number, f"{place}; write the caption there, or delete the file") for number, place in found.captions.empty
+    ]
+    return {number: (found.dataset.entries[number].name, text) for number, text in sorted(told)}
 
 
 def file_findings(found: Examination) -> Iterator[Finding]:
@@ -44,7 +61,12 @@ def file_findings(found: Examination) -> Iterator[Finding]:
         if numbers:
             title = f"{counted(len(numbers), found.dataset.word)} {verb(len(numbers), one, many)}"
             rows = tuple((found.dataset.entries[number].name, _kind(found.looks[number])) for number in numbers)
+            cure = "" if has is _is_grey and found.captions is None else cure
             yield Finding(level, title, meaning, cure, rows, tuple(numbers))
+
+
+def _is_grey(look: Look) -> bool:
+    return look.grey and not look.sixteen_bit
 
 
 LOOKS: Sequence[tuple[Callable[[Look], bool], str, str, str, str, str]] = (
@@ -59,7 +81,7 @@ LOOKS: Sequence[tuple[Callable[[Look], bool], str, str, str, str, str]] = (
     (lambda look: look.transparent, "is partly transparent", "are partly transparent",
      "What is transparent becomes white, unless it serves as a mask.", "If white is not meant, lay it on the ground "
      "that should be learnt.", NOTE),
-    (lambda look: look.grey and not look.sixteen_bit, "is grey", "are grey",
+    (_is_grey, "is grey", "are grey",
      "Trained as RGB; the model learns that such pictures have no colour.", "A tag such as monochrome keeps "
      "that apart from the subject.", NOTE),
     (lambda look: look.orientation != 1, "is turned by its EXIF orientation", "are turned by their EXIF orientation",
@@ -116,9 +138,10 @@ def _plain(found: Examination) -> Iterator[Finding]:
 def _row(found: Examination, wrong: Wrong) -> tuple[str, str]:
     """The file and the reason, without saying the file's name twice."""
     if wrong.number is None:
-        return "", without_folders(wrong.sentence)
+        is_command = "python -m " in wrong.sentence
+        return "", wrong.sentence if is_command else without_folders(wrong.sentence)
     entry = found.dataset.entries[wrong.number]
-    return entry.name, wrong.sentence.removeprefix(f"{entry.spoken}: ")
+    return entry.name, without_folders(wrong.sentence.removeprefix(f"{entry.spoken}: "))
 
 
 def _kind(look: Look) -> str:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from lora_trainer import __version__
 from lora_trainer.data.doctor.dataset import MASK, MEASURED, PARTNER, REGULARISATION, TRAINED
@@ -195,7 +196,7 @@ def _cropped(found: Examination) -> list[Thumbnail]:
 
 def _groups(found: Examination) -> list[Group]:
     groups = [_mixed_up(found, stranger) for stranger in found.strangers[:MOST_MIXED]]
-    for copies in found.copies if len(found.copies) <= MOST_GROUPS else _some_of_each(found.copies):
+    for copies in _some_of_each(found.copies):
         chosen = copies.numbers[:MOST_OF_GROUP]
         small = [thumbnail(found.dataset.entries[number], _spoken(found, number)) for number in chosen]
         shown = tuple(each for each in small if each is not None)
@@ -212,12 +213,12 @@ def _mixed_up(found: Examination, stranger: Stranger) -> Group:
 
 
 def _some_of_each(copies: Sequence[Copies]) -> list[Copies]:
-    """The same number of each kind, as far as there are."""
+    """As many of each kind, as far as there are, in their order."""
     by_kind: dict[str, list[Copies]] = {}
     for each in copies:
         by_kind.setdefault(each.kind, []).append(each)
-    part = max(1, MOST_GROUPS // len(by_kind))
-    return [each for groups in by_kind.values() for each in groups[:part]]
+    rounds = [each for row in zip_longest(*by_kind.values()) for each in row if each is not None][:MOST_GROUPS]
+    return [each for each in copies if each in rounds]
 
 
 def _spoken(found: Examination, number: int) -> str:

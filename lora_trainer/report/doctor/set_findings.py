@@ -54,7 +54,7 @@ def _names(found: Examination, numbers: tuple[int, ...]) -> str:
 
 def _copies(found: Examination) -> Iterator[Finding]:
     for kind, (_, one, many) in WORDS.items():
-        groups = [copies for copies in found.copies if copies.kind == kind]
+        groups = [copies for each in found.copies if each.kind == kind and (copies := _trained(found, each))]
         if not groups:
             continue
         extra = sum(len(copies.numbers) - 1 for copies in groups)
@@ -64,7 +64,7 @@ def _copies(found: Examination) -> Iterator[Finding]:
         cure = "Keep the best one of each group; to weight a picture, use the repeats instead."
         level = HARM
         if kind == MIRRORED:
-            meaning = "With flip augmentation they are the same picture; without it, sides stop to matter."
+            meaning = "With flip augmentation they are the same picture; without it, left and right stop mattering."
             level = NOTE
         elif kind == ALIKE:
             cure = "Look at them side by side; keep the sharpest of those that are one picture. Variants may stay."
@@ -72,6 +72,12 @@ def _copies(found: Examination) -> Iterator[Finding]:
     if len(found.pictures) > MOST_COMPARED:
         text = f"With more than {MOST_COMPARED:,} pictures, only equal files were looked for."
         yield Finding(NOTE, "Near-duplicates were not looked for", text)
+
+
+def _trained(found: Examination, copies: Copies) -> Copies | None:
+    """Without what is only measured."""
+    numbers = tuple(number for number in copies.numbers if found.dataset.entries[number].use != MEASURED)
+    return Copies(copies.kind, numbers) if len(numbers) > 1 else None
 
 
 def _captions_differ(found: Examination, copies: Copies) -> str:

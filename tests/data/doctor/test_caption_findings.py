@@ -17,7 +17,9 @@ def findings(folder: Path, **files: bytes | None) -> CaptionFindings:
         file = folder / f"{name}.txt"
         if content is not None:
             file.write_bytes(content)
-        text = (content or b"10_cat").decode("utf-8-sig", errors="ignore").strip()
+        text = (
+            (b"10_cat" if content is None else content).decode("utf-8-sig", errors="ignore").partition("\n")[0].strip()
+        )
         written = Written(text, file if content is not None else None, file.name, (text,))
         entries.append(Entry(f"{name}.png", str(folder / f"{name}.png"), bytes, ".png", caption=written))
     return caption_findings(entries, RULES)

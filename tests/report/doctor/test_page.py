@@ -99,8 +99,14 @@ def test_files_are_named_with_what_is_the_matter(folder: Path) -> None:
     put(folder, "a.png", scene(0, (128, 128)), ", ".join(["mychar"] * 40))
     put(folder, "b.png", scene(1, (900, 20)), "mychar")
     (folder / "c.jpg").write_bytes(b"nothing")
+    put(folder, "d.png", scene(2, (128, 128)), b"\n")
+    put(folder, "e.png", scene(3, (128, 128)), b"mychar\n\ncaf\xe9")
     found = told(look(folder))
     name = "2_mychar girl"
+    assert found["2 caption files cannot be used"].rows == (
+        (f"{name}/d.png", "the file is empty; write the caption there, or delete the file"),
+        (f"{name}/e.png", "not UTF-8: line 3, byte 0xe9 at position 11; save it as UTF-8"),
+    )
     assert found["1 file cannot be read"].rows == (
         (f"{name}/c.jpg", "not a picture, or of a kind that Pillow does not know"),
     )
