@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "troubleshooting").glob("*.md"))
 ROW = re.compile(r"^\| `([^`]+)` \| (.+) \|$", re.MULTILINE)
 PLACEHOLDER = re.compile(r"\{[a-z ]+\}")
-ELSEWHERE = ("data/doctor/", "report/doctor/", "trainers/doctor.py")  # findings, whose page says what to do
+ELSEWHERE = ("data/doctor/", "report/doctor/")  # findings, whose page says what to do
 NOT_LISTED = {  # sentences of these files that no row has, and why
     "config/explain.py": ("for models that lora_trainer does not train",),  # an answer
     "config/finetune_rules.py": ("the trained weights are bf16",),  # a note, as are the next ones
