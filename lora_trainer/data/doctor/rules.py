@@ -19,11 +19,13 @@ from lora_trainer.data.pairs import Misfits, Pair, PairFacts, PairSettings
 @dataclass(frozen=True)
 class BucketRules:
     """Pictures that are brought into buckets, which each data set has by itself, and so many in a step. With `fills`, a
-    bucket's last batch is filled up with pictures that it has had before; otherwise it is smaller."""
+    bucket's last batch is filled up with pictures that it has had before; otherwise it is smaller. With `moves`, each
+    step cuts out another part of a picture."""
 
     settings: tuple[BucketSettings, ...]
     batches: tuple[int, ...]
     fills: bool = False
+    moves: bool = False
 
     def fit(self, entry: Entry, look: Look) -> Fit | None:
         if look.problem or entry.use == MASK or not self.settings:

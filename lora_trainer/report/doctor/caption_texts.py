@@ -10,6 +10,7 @@ from lora_trainer.data.doctor.examination import Examination
 from lora_trainer.report.doctor.finding import HARM, NOTE, Finding, counted, share, verb
 
 LONGEST_TEXT = 160
+MOST_FOLDERS = 6  # with a finding each
 SHARED_PART = 0.1  # of the pictures with one caption: from here on it is worth a word
 
 
@@ -70,15 +71,14 @@ def _tags(found: Examination, captions: CaptionFindings) -> Iterator[Finding]:
         title = f"{counted(len(rows), 'tag')} {verb(len(rows), 'is', 'are')} written in several ways"
         meaning = "Each spelling is learnt by itself, from fewer pictures."
         yield Finding(HARM, title, meaning, "Choose one; some may be meant.", rows, section="captions")
-    for each in tags.common:
-        if each.nearly:
-            rows = tuple((entries[number].name, "") for number in each.lacking)
-            title = f"{counted(len(rows), 'caption')} in {each.folder or 'the folder'} without “{each.nearly}”"
-            meaning = (
-                f"It stands in {share(1 - len(rows) / each.captions)} of the folder's captions. If it is the word that "
-                "calls the subject, these teach the subject without it."
-            )
-            yield Finding(NOTE, title, meaning, "Add it there, if it belongs to all.", rows, each.lacking, "captions")
+    for each in [each for each in tags.common if each.nearly][:MOST_FOLDERS]:
+        rows = tuple((entries[number].name, "") for number in each.lacking)
+        title = f"{counted(len(rows), 'caption')} in {each.folder or 'the folder'} without “{each.nearly}”"
+        meaning = (
+            f"It stands in {share(1 - len(rows) / each.captions)} of the folder's captions. If it is the word that "
+            "calls the subject, these teach the subject without it."
+        )
+        yield Finding(NOTE, title, meaning, "Add it there, if it belongs to all.", rows, each.lacking, "captions")
     if tags.doubled:
         rows = tuple((entries[number].name, tag) for number, tag in tags.doubled)
         title = f"{counted(len(rows), 'caption')} {verb(len(rows), 'has', 'have')} a tag twice"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from lora_trainer.data.doctor.dataset import CAPTION, DAMAGED, OTHER, SIZES, TOO_SMALL, UNEVEN, Wrong
 from lora_trainer.data.doctor.examination import Examination
 from lora_trainer.data.doctor.picture_look import ENDINGS, Look
+from lora_trainer.data.doctor.rules import BucketRules, SquareRules
 from lora_trainer.data.doctor.strays import WITHOUT_PICTURE
 from lora_trainer.report.doctor.finding import HARM, NOTE, REFUSED, Finding, counted, verb
 from lora_trainer.report.verdict import without_folders
@@ -56,17 +57,23 @@ def file_findings(found: Examination) -> Iterator[Finding]:
     yield from _misnamed(found)
     yield from _strays(found)
     yield from _plain(found)
-    for has, one, many, meaning, cure, level in LOOKS:
+    rules = found.dataset.rules
+    if isinstance(rules, SquareRules):
+        return  # it refuses what it does not take as it is
+    for has, one, many, meaning, cure, level in LOOKS if isinstance(rules, BucketRules) else OF_PAIRS:
         numbers = [number for number in found.pictures if not found.looks[number].problem and has(found.looks[number])]
         if numbers:
             title = f"{counted(len(numbers), found.dataset.word)} {verb(len(numbers), one, many)}"
             rows = tuple((found.dataset.entries[number].name, _kind(found.looks[number])) for number in numbers)
-            cure = "" if has is _is_grey and found.captions is None else cure
             yield Finding(level, title, meaning, cure, rows, tuple(numbers))
 
 
 def _is_grey(look: Look) -> bool:
     return look.grey and not look.sixteen_bit
+
+
+def _is_deep(look: Look) -> bool:
+    return look.sixteen_bit
 
 
 LOOKS: Sequence[tuple[Callable[[Look], bool], str, str, str, str, str]] = (
@@ -76,7 +83,7 @@ LOOKS: Sequence[tuple[Callable[[Look], bool], str, str, str, str, str]] = (
      HARM),
     (lambda look: look.frames > 1, "moves or has several pages", "move or have several pages",
      "Only the first picture of such a file is trained.", "Save the pictures that matter as files of their own.", HARM),
-    (lambda look: look.sixteen_bit, "has 16 bits a channel", "have 16 bits a channel",
+    (_is_deep, "has 16 bits a channel", "have 16 bits a channel",
      "Brought to 8 bits; no training sees more.", "", NOTE),
     (lambda look: look.transparent, "is partly transparent", "are partly transparent",
      "What is transparent becomes white, unless it serves as a mask.", "If white is not meant, lay it on the ground "
@@ -87,6 +94,13 @@ LOOKS: Sequence[tuple[Callable[[Look], bool], str, str, str, str, str]] = (
     (lambda look: look.orientation != 1, "is turned by its EXIF orientation", "are turned by their EXIF orientation",
      "Trained the right way up, as people see it.", "", NOTE),
 )  # fmt: skip
+
+
+OF_PAIRS = tuple(  # for which 16 bits are refused
+    (has, one, many, meaning, "" if has is _is_grey else cure, level)
+    for has, one, many, meaning, cure, level in LOOKS
+    if has is not _is_deep
+)
 
 
 def kind_counts(found: Examination) -> list[tuple[str, list[tuple[str, int]]]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
 
-from lora_trainer.data.doctor.dataset import MEASURED, TRAINED
+from lora_trainer.data.buckets import BucketSettings
+from lora_trainer.data.doctor.dataset import MEASURED, REGULARISATION, TRAINED
 from lora_trainer.data.doctor.duplicates import ALIKE, MIRRORED, MOST_COMPARED, SAME_FILE, SAME_PIXELS, Copies
 from lora_trainer.data.doctor.examination import Examination
 from lora_trainer.data.doctor.fit import ENLARGED, MUCH_LOST
 from lora_trainer.data.doctor.rules import BucketRules
 from lora_trainer.report.doctor.finding import HARM, NOTE, Finding, counted, share, verb
 
+MOVING = "Each step cuts out another part, so that all of it is seen at some time."
 WORDS = {  # of each kind of copies: a heading, and what is said of one and of many
     SAME_FILE: ("the same file", "is the copy of another file", "are copies of other files"),
     SAME_PIXELS: ("the same pixels", "has the pixels of another one", "have the pixels of other ones"),
@@ -28,6 +30,7 @@ def set_findings(found: Examination) -> Iterator[Finding]:
     yield from _cropped(found)
     yield from _shrunken(found)
     yield from _lonely(found)
+    yield from _spare(found)
 
 
 def lost_shares(found: Examination) -> dict[int, float]:
@@ -121,7 +124,7 @@ def _enlarged(found: Examination) -> Iterator[Finding]:
         title = f"{counted(len(grown), 'picture')} {verb(len(grown), 'is', 'are')} enlarged to be trained"
         meaning = f"The model learns their blur; by more than {ENLARGED:.2f} times is counted."
         cure = "Take larger originals, leave the smallest out, or train at a lower resolution."
-        if isinstance(found.dataset.rules, BucketRules) and not found.dataset.rules.fills:
+        if any(each.upscale and each.enabled for each in _settings(found)) and not _fills(found):
             cure += " bucket_no_upscale true leaves them small."
         yield Finding(HARM, title, meaning, cure, rows, tuple(grown), "buckets")
 
@@ -134,9 +137,12 @@ def _cropped(found: Examination) -> Iterator[Finding]:
         title = f"{counted(len(lost), 'picture')} {loses} more than {share(MUCH_LOST)} of the area"
         meaning = "What is cut away at the edges is never trained: a head, a hand, a word of the caption."
         cure = "Crop such pictures yourself, or allow more shapes by smaller bucket_reso_steps."
-        if isinstance(found.dataset.rules, BucketRules) and found.dataset.rules.fills:
+        if _fills(found):
             cure = "Crop such pictures yourself where it matters."
-        yield Finding(HARM, title, meaning, cure, rows, section="cropping")
+        if _moves(found):
+            yield Finding(NOTE, title, MOVING, cure, rows, section="cropping")
+        else:
+            yield Finding(HARM, title, meaning, cure, rows, section="cropping")
 
 
 def _shrunken(found: Examination) -> Iterator[Finding]:
@@ -188,11 +194,31 @@ def _size(found: Examination, number: int) -> str:
     return f"{width} x {height}"
 
 
+def _settings(found: Examination) -> Sequence[BucketSettings]:
+    return found.dataset.rules.settings if isinstance(found.dataset.rules, BucketRules) else ()
+
+
+def _fills(found: Examination) -> bool:
+    return isinstance(found.dataset.rules, BucketRules) and found.dataset.rules.fills
+
+
+def _moves(found: Examination) -> bool:
+    return isinstance(found.dataset.rules, BucketRules) and found.dataset.rules.moves
+
+
+def _spare(found: Examination) -> Iterator[Finding]:
+    spare = [entry for entry in found.dataset.entries if entry.use == REGULARISATION and not entry.repeats]
+    if spare:
+        title = f"{counted(len(spare), 'regularisation picture')} {verb(len(spare), 'is', 'are')} not needed"
+        meaning = "An epoch uses as many of them as of the trained ones, the first by name."
+        yield Finding(NOTE, title, meaning, "", tuple((entry.name, "") for entry in spare))
+
+
 def crop_summary(found: Examination) -> str:
     lost = list(lost_shares(found).values())
     if not lost:
         return ""
     return (
         f"On average {share(sum(lost) / len(lost))} of a picture's area is cut away, in the middle one of them "
-        f"{share(median(lost))}, at most {share(lost[0])}."
-    )
+        f"{share(median(lost))}, at most {share(lost[0])}. {MOVING if _moves(found) else ''}"
+    ).strip()

@@ -20,7 +20,7 @@ from lora_trainer.data.doctor.dataset import (
     Wrong,
 )
 from lora_trainer.data.doctor.rules import BucketRules
-from lora_trainer.data.doctor.strays import strays
+from lora_trainer.data.doctor.strays import DEEPER, LOOSE, strays
 from lora_trainer.data.everydream.captions import compose
 from lora_trainer.data.everydream.pictures import TEXT_CAPTIONS, YAML_CAPTIONS, Item, find_items
 from lora_trainer.data.everydream.placing import bucket_settings
@@ -51,11 +51,16 @@ def finetune_dataset(loaded: Loaded) -> Dataset:
     return Dataset(
         f"{loaded.path.name}, a preset of the trainer finetune",
         tuple(entries),
-        BucketRules((bucket_settings(preset.resolution),), (preset.batch_size * preset.grad_accum,), fills=True),
+        BucketRules(
+            (bucket_settings(preset.resolution),),
+            (preset.batch_size * preset.grad_accum,),
+            fills=True,
+            moves=preset.crop_jitter > 0 and (preset.train_vae or not preset.caches_latents),
+        ),  # fmt: skip
         preset.batch_size * preset.grad_accum,
         None if preset.train_vae else captions,
         tuple(problems),
-        tuple((file, why) for file, why in lost if not _sets_folder(file)),
+        tuple((file, why) for file, why in lost if why not in (LOOSE, DEEPER) and not _sets_folder(file)),
         rows=(("resolution", f"about {preset.resolution} x {preset.resolution} in each shape"), *_split(preset)),
     )
 

@@ -77,7 +77,9 @@ def subsets_dataset(
         title,
         tuple(entries),
         BucketRules(
-            tuple(data_set.buckets for data_set in sets), tuple(passes * data_set.batch_size for data_set in sets)
+            tuple(data_set.buckets for data_set in sets),
+            tuple(passes * data_set.batch_size for data_set in sets),
+            moves=any(subset.random_crop for subset in subsets),
         ),
         passes * max((data_set.batch_size for data_set in sets), default=1),
         captions,
