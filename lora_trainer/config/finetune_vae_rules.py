@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 OF_UNET_AND_TEXTS = (
     *(each.name for each in (*fields(Captions), *fields(TextEncoderTraining), *fields(NoiseAndLoss))),
     "clip_skip", "disable_unet_training", "disable_textenc_training", "unfreeze_last_n_layers",
-    "freeze_embeddings", "freeze_final_layer_norm", "attn_type", "cache_latents", "cache_latents_to_disk",
-    "sample_prompts", "ema_sample_nonema_model", "ema_sample_ema_model",
+    "freeze_embeddings", "freeze_final_layer_norm", "attn_type", "torch_compile", "cache_latents",
+    "cache_latents_to_disk", "sample_prompts", "ema_sample_nonema_model", "ema_sample_ema_model",
 )  # fmt: skip
 LOSSES = ("vae_l1_weight", "vae_mse_weight", "vae_gradient_weight", "vae_pooled_weight", "vae_chroma_weight")
 OF_LATENTS = ("vae_kl_weight", "vae_kl_warmup_steps", "vae_unit_latents")

@@ -81,6 +81,13 @@ class Performance:
         "of feed-forwards, geglu their products alone, which costs least. auto takes the cheapest that fits.",
         may_change=True,
     )
+    torch_compile: Switch = setting(
+        False,
+        "Have PyTorch compile the blocks of the UNet, each shape by itself: minutes at the beginning, kept for later "
+        "runs, for steps that are faster on a GPU. Results are equal up to rounding; where a compiler fails the run "
+        "goes on without.",
+        may_change=True,
+    )
     max_data_loader_n_workers: Count = setting(
         0,
         "Processes that read and decode images, at most one for each CPU core; 0 reads in the training process.",
@@ -157,25 +164,25 @@ class Launch:
         "no",
         "The compiler that the launcher is to use.",
         may_change=True,
-        effect=no_effect("the dynamo_* keys do nothing: the run is eager, so no compiler and no TensorRT is needed"),
+        effect=no_effect("the dynamo_* keys are for the launcher and need no TensorRT here; torch_compile compiles"),
     )
     dynamo_mode: Text = setting(
         "default",
         "The compiler's mode.",
         may_change=True,
-        effect=no_effect("the run is eager; nothing is compiled", told_with="dynamo_backend"),
+        effect=no_effect("an option of the launcher's compiler", told_with="dynamo_backend"),
     )
     dynamo_use_fullgraph: Switch = setting(
         False,
         "One graph or none.",
         may_change=True,
-        effect=no_effect("the run is eager; nothing is compiled", told_with="dynamo_backend"),
+        effect=no_effect("an option of the launcher's compiler", told_with="dynamo_backend"),
     )
     dynamo_use_dynamic: Switch = setting(
         False,
         "Shapes may vary.",
         may_change=True,
-        effect=no_effect("the run is eager; nothing is compiled", told_with="dynamo_backend"),
+        effect=no_effect("an option of the launcher's compiler", told_with="dynamo_backend"),
     )
     additional_parameters: Text = setting(
         "",

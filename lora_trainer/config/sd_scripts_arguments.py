@@ -35,7 +35,7 @@ SAME = _words(
     network_dim network_alpha network_dropout network_weights dim_from_weights scale_weight_norms learning_rate unet_lr
     lr_scheduler lr_warmup_steps lr_scheduler_num_cycles lr_scheduler_power lr_scheduler_min_lr_ratio lr_decay_steps
     lr_scheduler_timescale lr_scheduler_args lr_scheduler_type optimizer_args max_grad_norm max_train_steps
-    max_train_epochs train_batch_size gradient_accumulation_steps gradient_checkpointing noise_offset
+    max_train_epochs train_batch_size gradient_accumulation_steps gradient_checkpointing torch_compile noise_offset
     noise_offset_random_strength adaptive_noise_scale multires_noise_iterations multires_noise_discount ip_noise_gamma
     ip_noise_gamma_random_strength min_timestep max_timestep min_snr_gamma debiased_estimation_loss v_pred_like_loss
     scale_v_pred_loss_like_noise_pred loss_type huber_schedule huber_c huber_scale zero_terminal_snr prior_loss_weight
@@ -77,12 +77,10 @@ FLAGS: Mapping[str, Keys] = MappingProxyType(
         "network_train_text_encoder_only": {"unet_lr": 0},
     }
 )
-_EAGER = "the run is eager; nothing is compiled"
 _PROCESSES = "the processes of a run are set up without it"
 _CONSOLE = "the log goes to the console and into output_dir"
 IDLE: Mapping[str, tuple[Takes, str]] = MappingProxyType(
     {
-        "torch_compile": ("nothing", _EAGER),
         "ddp_timeout": ("one", _PROCESSES),
         "ddp_gradient_as_bucket_view": ("nothing", _PROCESSES),
         "ddp_static_graph": ("nothing", _PROCESSES),

@@ -87,20 +87,20 @@ def test_an_argument_comes_before_the_key_and_says_so(load: Load) -> None:
 
 
 def test_an_override_comes_before_both(load: Load) -> None:
-    words = "--max_grad_norm 2 --train_batch_size 3"
+    words = "--max_grad_norm 2 --train_batch_size 3 --torch_compile"
     loaded = load(["max_grad_norm=3"], seed=1, lr_warmup=0, additional_parameters=words, max_grad_norm=1)
     assert (loaded.preset.max_grad_norm, loaded.preset.train_batch_size) == (3.0, 3)  # type: ignore[attr-defined]
+    assert loaded.preset.torch_compile  # type: ignore[attr-defined]
     assert loaded.notes == ("additional_parameters: --set max_grad_norm comes before --max_grad_norm",)
 
 
 def test_what_does_nothing_is_listed_with_its_reason(load: Load) -> None:
-    loaded = load(additional_parameters="--log_prefix=mine --ddp_timeout 30 --lowram --torch_compile")
+    loaded = load(additional_parameters="--log_prefix=mine --ddp_timeout 30 --lowram")
     assert loaded.inert == {
         "lowvram": "memory is handled without it",
         "additional_parameters --log_prefix": "the logs of a run have the name of output_name, and log_tracker_name "
         "around it",
         "additional_parameters --ddp_timeout": "the processes of a run are set up without it",
-        "additional_parameters --torch_compile": "the run is eager; nothing is compiled",
     }
 
 

@@ -233,7 +233,7 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
         ),
         ({"multires_noise_iterations": 8, "noise_offset_type": "multires"}, {}),
         ({"min_bucket_reso": 4096, "enable_bucket": False}, {"min_bucket_reso": "enable_bucket is off"}),
-        ({"dynamo_mode": "max-autotune"}, {"dynamo_mode": "the run is eager; nothing is compiled"}),
+        ({"dynamo_mode": "max-autotune"}, {"dynamo_mode": "an option of the launcher's compiler"}),
         ({"num_processes": 4}, {"num_processes": "an option of the launcher: accelerate launch --num_processes"}),
         (
             {"persistent_data_loader_workers": True},

@@ -50,7 +50,7 @@ def test_pdxl_loads_with_its_placeholders_filled() -> None:
     assert (preset.unet_rate, preset.text_encoder_rate) == (1e-4, 1e-4)
     assert loaded.notes == ()
     assert loaded.inert == {
-        "dynamo_backend": "the dynamo_* keys do nothing: the run is eager, so no compiler and no TensorRT is needed",
+        "dynamo_backend": "the dynamo_* keys are for the launcher and need no TensorRT here; torch_compile compiles",
         "clip_skip": "SDXL always takes the layer before the last",
         "min_bucket_reso": "bucket_no_upscale takes the size from each image",
         "max_bucket_reso": "bucket_no_upscale takes the size from each image",

@@ -18,6 +18,7 @@ from lora_trainer.engine.processes import Processes
 from lora_trainer.models.attention import AttentionChoice, use_attention
 from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.checkpoint import Checkpoint
+from lora_trainer.models.compiled_blocks import compile_blocks
 from lora_trainer.models.kohya_keys import Part
 from lora_trainer.models.recomputation import Rung, recompute_feed_forwards
 from lora_trainer.models.weights_identity import weights_identity
@@ -79,6 +80,12 @@ def forget_activations(base: BaseModel, rung: Rung) -> None:
         # the new name since transformers 5.20; the old one will go in 6
         name = "activation_checkpointing_enable"
         getattr(encoder, name if hasattr(encoder, name) else "gradient_checkpointing_enable")({"use_reentrant": False})
+
+
+def compile_unet(base: BaseModel) -> None:
+    """When its blocks are first used."""
+    blocks = compile_blocks(base.unet)
+    log.info("torch_compile: %d blocks of the UNet are compiled in the first steps, which may take minutes", blocks)
 
 
 def encode_pictures(

@@ -56,7 +56,7 @@ def finetune_dataset(loaded: Loaded) -> Dataset:
             (preset.batch_size * preset.grad_accum,),
             fills=True,
             moves=preset.crop_jitter > 0 and (preset.train_vae or not preset.caches_latents),
-        ),  # fmt: skip
+        ),
         preset.batch_size * preset.grad_accum,
         None if preset.train_vae else captions,
         tuple(problems),

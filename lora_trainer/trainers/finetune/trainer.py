@@ -27,7 +27,7 @@ from lora_trainer.losses.weighting import Weighting
 from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.detect import detect
 from lora_trainer.models.text_encoding import SDXL_SKIP
-from lora_trainer.trainers.diffusion.base import encode_pictures, forget_activations, load_base, place_vae
+from lora_trainer.trainers.diffusion.base import compile_unet, encode_pictures, forget_activations, load_base, place_vae
 from lora_trainer.trainers.diffusion.ladder import first_rung
 from lora_trainer.trainers.diffusion.model import DiffusionModel
 from lora_trainer.trainers.diffusion.objective import Objective
@@ -157,6 +157,8 @@ def build_finetune(
         log.warning("the last timestep is noise alone, from which a model that predicts noise learns nothing")
     base, exported = _placed(preset, loaded, precision, device)
     forget_activations(base, first_rung(preset.gradient_checkpointing))
+    if preset.torch_compile and not dry:
+        compile_unet(base)
     tokens = CaptionTokens(base.tokenizers, TOKENS)
     trained = job.pictures.trained
     say_about_captions({item.name: [item.caption.text] for item in trained.items}, tokens)

@@ -30,6 +30,7 @@ from lora_trainer.models.text_encoding import reachable_layers
 from lora_trainer.models.weights_identity import weights_identity
 from lora_trainer.trainers.diffusion.base import (
     TEXT_PARTS,
+    compile_unet,
     encode_pictures,
     forget_activations,
     load_base,
@@ -134,6 +135,8 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     place_vae(base.vae, torch.float32 if preset.sdxl_no_half_vae else precision.dtype, device)
     _store_in_8_bits(base, preset, precision)
     forget_activations(base, first_rung(preset.gradient_checkpointing))
+    if preset.torch_compile and not dry:
+        compile_unet(base)
     names = _add_lora(job, base)
     if preset.full_fp16 or preset.full_bf16:
         for model in parts_of(base).values():
