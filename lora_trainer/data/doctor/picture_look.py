@@ -18,6 +18,7 @@ from lora_trainer.data.images import ORIENTATION, SIXTEEN_BIT, SWAPS_SIDES, BadP
 from lora_trainer.data.pairs import is_sixteen_bit
 
 PLAIN = 8  # of 255, that compression makes of one colour
+SMALL_PX = 128  # a side that is left of what is not a JPEG, at least
 DRAFT_PX = 64  # JPEGs are decoded at an eighth where that is no less
 ENDINGS = {  # of what Pillow calls a format; what is not here may have any ending
     "PNG": (".png", ".apng"),
@@ -122,8 +123,9 @@ def _opened(image: Image.Image, data: bytes, facts: dict[str, Any]) -> Look:
             alpha = simple if simple.mode == "RGBA" else image.convert("RGBA")
             facts["transparent"] = alpha.getchannel("A").getextrema() != (255, 255)
             simple = alpha
-        facts["plain"] = _is_plain(simple)
-        facts["print"] = fingerprint(simple, facts["orientation"])
+        small = simple.reduce(max(1, min(simple.size) // SMALL_PX))
+        facts["plain"] = _is_plain(small)
+        facts["print"] = fingerprint(small, facts["orientation"])
     except Exception as error:  # Pillow's readers meet damage with a dozen kinds of exception
         try:
             size_px(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import floor
 from statistics import median
 
 from lora_trainer.data.doctor.caption_findings import CaptionFindings
@@ -95,6 +96,6 @@ def length_summary(captions: CaptionFindings, limit: int) -> str:
     if not lengths:
         return ""
     return (
-        f"The middle caption has {counted(round(median(lengths)), 'token')}, the longest {lengths[-1]:,}; {limit} are "
-        "read."
+        f"Half of the captions have at most {counted(floor(median(lengths)), 'token')}, the longest {lengths[-1]:,}; "
+        f"{limit} are read."
     )

@@ -218,7 +218,9 @@ def crop_summary(found: Examination) -> str:
     lost = list(lost_shares(found).values())
     if not lost:
         return ""
+    half = f"at most {share(median(lost))}" if median(lost) else "nothing"
+    moves = f" {MOVING}" if _moves(found) else ""
     return (
-        f"On average {share(sum(lost) / len(lost))} of a picture's area is cut away, in the middle one of them "
-        f"{share(median(lost))}, at most {share(lost[0])}. {MOVING if _moves(found) else ''}"
-    ).strip()
+        f"On average {share(sum(lost) / len(lost))} of a picture's area is cut away. Half of the pictures lose {half}, "
+        f"the worst loses {share(lost[0])}.{moves}"
+    )
