@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lora_trainer.engine.step import StepResult
+from lora_trainer.engine.step import MEMBERS, StepResult
 
 SMOOTHING = 0.98
 
@@ -99,8 +99,13 @@ class Window:
         self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
 
     def take(self) -> dict[str, float]:
-        """The means, and begin a new window."""
+        """The means, of parts over their members where there were any, and begin a new window."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        for size in [name for name in means if name.endswith(MEMBERS)]:
+            name, members = size.removesuffix(MEMBERS), means.pop(size)
+            total = means.pop(name, 0.0)
+            if members > 0:
+                means[name] = total / members
         self.sums, self.counts = {}, {}
         return means
 

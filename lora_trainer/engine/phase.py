@@ -29,12 +29,13 @@ def nothing(micros: Sequence[Batch]) -> None:
 class Losses:
     """What a phase's loss returns: one value a sample, so that the engine can average over unequal micro-batches.
 
-    The terms are for the log alone. Those of all phases but the first get the phase's name before theirs, unless there
-    is a slash in it.
+    The terms are for the log alone, and so are the parts: a part is a mean over its members alone, of which a step may
+    have none. Names of all phases but the first get the phase's before them, unless there is a slash in them.
     """
 
     per_sample: torch.Tensor  # (b,)
     terms: Mapping[str, torch.Tensor] = field(default_factory=dict)  # each (b,)
+    parts: Mapping[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)  # (b,) and (b,) of 0 and 1
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from lora_trainer.engine.processes import Processes
 from lora_trainer.engine.stochastic_rounding import rounding_problems, step_rounded
 from lora_trainer.errors import Refusal
 
+MEMBERS = " members"  # behind the name of a part: how large it is
 SMALLEST_SCALE = 2.0**-10  # an fp16 run whose gradients overflow even at this scale has diverged
 
 
@@ -107,9 +108,9 @@ class Stepper:
                 if fused:
                     fused.begin(self.applied[phase.name], scaled)
                 (self.scaler.scale(scaled) if self.scaler is not None else scaled).backward()
-            for name, value in {"loss": losses.per_sample, **losses.terms}.items():
-                part = (value.detach().float() * micro["weights"]).sum() / total
-                sums[name] = sums[name] + part if name in sums else part
+            for name, value in _logged(losses).items():
+                share = (value.detach().float() * micro["weights"]).sum() / total
+                sums[name] = sums[name] + share if name in sums else share
             collected.append((micro["names"], losses.per_sample.detach()))
         together = self.processes.sum_(torch.stack(list(sums.values())))
         return dict(zip(sums, together.unbind(), strict=True))
@@ -179,6 +180,14 @@ class Stepper:
             if not finite
         ]
         return self.processes.gather(found) or self.processes.gather([name for names, _ in collected for name in names])
+
+
+def _logged(losses: Losses) -> dict[str, torch.Tensor]:
+    """Each (b,). A part is its values where they are members, and beside them the members, to be divided by."""
+    found = {"loss": losses.per_sample, **losses.terms}
+    for name, (values, members) in losses.parts.items():
+        found |= {name: values.detach() * members, f"{name}{MEMBERS}": members}
+    return found
 
 
 def _wrapped(phases: Sequence[Phase], processes: Processes) -> dict[str, torch.nn.Module]:

@@ -36,6 +36,7 @@ MAIN, MEASURED, TERMS, RATES, MACHINE, MORE = (
     "Loss", "Validation", "Terms of the loss", "Learning rates and gradients", "Speed and memory", "Other numbers",
 )  # fmt: skip
 RATE = "Learning rate"
+BY_TIMESTEP = "by timestep"  # before the slash, in the names of a diffusion training
 PARTS = (MEASURED, MAIN, TERMS, RATES, MACHINE, MORE)
 TITLES = {"images_per_second": "Images a second", "memory_gib": "Memory (GiB)"}
 
@@ -74,6 +75,8 @@ def _place(name: str, phases: Collection[str], measured: Collection[str]) -> tup
         return RATES, RATE, rest
     if last == "grad_norm":
         return RATES, "Norm of the gradient", first if rest else "all"
+    if first == BY_TIMESTEP:
+        return TERMS, "Loss by timestep, unweighted", rest
     if first == "grad_norm":
         return RATES, "Norm of the gradient by layer", rest
     if first in ("Progress", "Timing", "Resources", "Loss"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_trainer.engine.metrics import Readings, Speed, Window
-from lora_trainer.engine.step import StepResult
+from lora_trainer.engine.step import MEMBERS, StepResult
 
 
 def result(loss: float, bad: float = 0.0) -> StepResult:
@@ -41,6 +41,24 @@ def test_a_window_means_over_its_steps_and_survives_a_stop() -> None:
     assert continued.take() == {"loss": 3.0, "grad_norm": 2.0}
     assert continued.smoothed == pytest.approx(0.98 * (0.98 * 1 + 0.02 * 2) + 0.02 * 6)
     assert continued.take() == {}
+
+
+def test_a_part_is_a_mean_over_its_members() -> None:
+    """Which a step may not have, and a window neither."""
+    window, readings = Window(), Readings(torch.device("cpu"))
+    for step, (low, size) in enumerate([(0.5, 0.25), (0.0, 0.0), (1.0, 0.5)]):
+        values = {
+            "loss": 1.0,
+            "band/low": low,
+            f"band/low{MEMBERS}": size,
+            "band/high": 0.0,
+            f"band/high{MEMBERS}": 0.0,
+        }
+        numbers = {name: torch.tensor(value) for name, value in {**values, "bad": 0.0}.items()}
+        readings.push(step, StepResult(numbers, 4, list), None)
+    for reading in readings.pop(leave=0):
+        window.add(reading)
+    assert window.take() == {"loss": 1.0, "band/low": 2.0}
 
 
 def test_speed_leaves_saving_out_and_counts_to_the_steps_own_time() -> None:

@@ -13,7 +13,7 @@ from lora_trainer.engine.optimizers import Group, make_optimizer
 from lora_trainer.engine.phase import Batch, Losses, Phase, leading
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
-from lora_trainer.engine.step import NonFiniteError, Stepper
+from lora_trainer.engine.step import MEMBERS, NonFiniteError, Stepper
 
 INPUTS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 
@@ -55,6 +55,20 @@ def test_unequal_passes_are_one_batch() -> None:
         assert second.values[name] == pytest.approx(float(first.values[name]), rel=1e-6)
     for ours, theirs in zip(whole.weights.values(), parted.weights.values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_a_part_counts_its_members_over_unequal_passes() -> None:
+    def in_parts(module: nn.Module, batch: Batch) -> Losses:
+        found = loss(module, batch)
+        return Losses(found.per_sample, parts={"band/first": (found.per_sample, (batch["inputs"][:, 0] < 0).float())})
+
+    part = replace(phase(), loss=in_parts)
+    values = stepper(part).run(0, [micro([0, 1, 2], 4), micro([3], 4)]).values
+    members = values[f"band/first{MEMBERS}"]
+    assert 0 < float(members) < 1
+    whole = stepper(replace(phase(), loss=in_parts)).run(0, [micro([0, 1, 2, 3], 4)]).values
+    torch.testing.assert_close(values["band/first"], whole["band/first"])
+    torch.testing.assert_close(members, whole[f"band/first{MEMBERS}"])
 
 
 def test_a_filler_counts_nothing() -> None:

@@ -17,6 +17,9 @@ from lora_trainer.losses.noise import adaptive_strength
 from lora_trainer.losses.noise_schedule import add_noise, alphas_cumprod, snr_table, velocity
 from lora_trainer.losses.weighting import Weighting, weighted
 
+TIMESTEPS, BANDS = 1000, 4
+BY_TIMESTEP = "by timestep"
+
 
 @dataclass
 class Objective:
@@ -34,10 +37,11 @@ class Objective:
         self.snr = snr_table(alphas_cumprod()).to(self.device)  # of the plain schedule, as in sd-scripts
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> Losses:
-        losses = self.plain(module, batch)
-        if "loss_weight" in batch:
-            losses = losses * batch["loss_weight"]
-        return Losses(weighted(losses, batch["timestep"], self.snr, self.weighting))
+        plain = self.plain(module, batch)
+        losses = plain * batch["loss_weight"] if "loss_weight" in batch else plain
+        return Losses(
+            weighted(losses, batch["timestep"], self.snr, self.weighting), parts=by_timestep(plain, batch["timestep"])
+        )
 
     def plain(self, module: nn.Module, batch: dict[str, Any]) -> Tensor:
         """(b,) the losses before the weights of their timesteps."""
@@ -64,6 +68,16 @@ class Objective:
         mean, std = encode(self.vae, batch["pixels"])
         made: Tensor = (mean + std * batch["vae_noise"]) * float(self.vae.config.scaling_factor)
         return made
+
+
+def by_timestep(losses: Tensor, timesteps: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """The losses before the weights of their timesteps, (b,), in four bands from little noise to much."""
+    band = timesteps * BANDS // TIMESTEPS
+    width = TIMESTEPS // BANDS
+    return {
+        f"{BY_TIMESTEP}/{number * width}-{(number + 1) * width - 1}": (losses, (band == number).float())
+        for number in range(BANDS)
+    }
 
 
 @torch.no_grad()
