@@ -13,6 +13,8 @@ from lora_trainer.data.subsets import DataSet, Subset
 from lora_trainer.errors import Refusal
 from lora_trainer.trainers.lora.doctor import entries_of, subsets_dataset
 
+LEAST_PX, MOST_PX = 256, 2048  # of a bucket's side, where the resolution is no less and no more
+
 
 @dataclass(frozen=True)
 class FolderOptions:
@@ -32,7 +34,8 @@ def folder_dataset(folder: Path, options: FolderOptions) -> Dataset:
         raise Refusal(f"{folder}: the folder of the pictures {found}; correct the path, or name a preset by --preset")
     subsets = tuple(_subsets(folder, options))
     problems: list[str] = []
-    buckets = BucketSettings(options.resolution_px, upscale=options.enlarge)
+    sides = options.resolution_px
+    buckets = BucketSettings(sides, min(LEAST_PX, *sides), max(MOST_PX, *sides), upscale=options.enlarge)
     sets = (DataSet(buckets, options.batch, subsets),)
     if not subsets:
         endings = ", ".join(extension[1:] for extension in EXTENSIONS)

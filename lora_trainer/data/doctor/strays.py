@@ -26,9 +26,8 @@ def strays(
             if path.suffix.lower() in caption_endings and path.is_file() and path.stem not in stems:
                 yield _name(path, folder.parent), WITHOUT_PICTURE
     places = [root] if root is not None and root.is_dir() else folders
-    for path in sorted({path for place in places for path in place.rglob("*")}):
-        hidden = any(part.startswith(".") for part in path.parts)
-        if not hidden and is_picture(path) and path.resolve() not in known and path.is_file():
+    for path in sorted({path for place in places for path in place.rglob("*") if not _is_hidden(path, place)}):
+        if is_picture(path) and path.resolve() not in known and path.is_file():
             yield _name(path, root.parent if root is not None else Path()), _reason(path, folders)
 
 
@@ -38,6 +37,10 @@ def _name(path: Path, above: Path) -> str:
 
 def is_picture(path: Path) -> bool:
     return path.suffix.lower() in (*EXTENSIONS, *PICTURES)
+
+
+def _is_hidden(path: Path, place: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(place).parts)
 
 
 def _reason(path: Path, folders: Collection[Path]) -> str:

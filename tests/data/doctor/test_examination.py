@@ -166,6 +166,7 @@ def test_squares_are_refused_with_the_command_that_mends_them(tmp_path: Path) ->
 
 
 def test_files_that_no_one_reads_are_told_with_the_reason(tmp_path: Path) -> None:
+    tmp_path = tmp_path / ".cache"  # what lies above does not make it hidden
     folder = tmp_path / "10_cat"
     (folder / "more").mkdir(parents=True)
     for name in ("a.png", "b.gif", "more/deeper.jpg", "../loose.webp", ".hidden.png"):

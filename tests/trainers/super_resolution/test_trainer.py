@@ -268,7 +268,7 @@ def test_a_dry_run_draws_what_a_step_sees(
     train: Train, write: Write, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(write(**GAN, high_order_degradation=True, jpeg_range=[5, 10]), "--dry-run") == 0
-    assert [file.name for file in out.iterdir()] == ["tiny_samples.png"]
+    assert sorted(file.name for file in out.iterdir()) == ["dataset.html", "tiny_samples.png"]
     with Image.open(out / "tiny_samples.png") as sheet:
         pixels = np.array(sheet).astype(int)
     row = pixels[18:50]  # below the titles: high resolution, then low
