@@ -60,7 +60,7 @@ def test_a_fine_preset_is_planned(write_preset: Callable[..., Path], serve: Serv
     assert told[-1] == {"ended": 0}, text
     assert re.search(r"^steps +4 an epoch, 8 in all, 2 epochs$", text, re.MULTILINE)
     assert "memory " in text
-    assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["dataset.html"]
 
 
 def test_one_plan_at_a_time_and_an_end_to_it(wrong: Path, serve: Serve, ask: Ask) -> None:
