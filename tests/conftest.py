@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="write the numbers in tests/golden anew")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def caches_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests leave nothing in the person's cache folder; programs that they start inherit it."""
+    os.environ["LORA_TRAINER_CACHE"] = str(tmp_path_factory.mktemp("caches"))
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> TinyPath:
     """`tiny_path("sdxl")` is a diffusers folder, `tiny_path("sdxl", ".safetensors")` and ".ckpt" are files."""

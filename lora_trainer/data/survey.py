@@ -12,7 +12,8 @@ from pathlib import Path
 
 from lora_trainer.data.buckets import BucketSettings, Placement, Size, aspect_error, place
 from lora_trainer.data.folders import Picture
-from lora_trainer.data.images import BadPicture, decode, opacity, size_px
+from lora_trainer.data.images import BadPicture, opacity, size_px
+from lora_trainer.data.survey_memory import Look, SurveyMemory, stamp
 from lora_trainer.errors import Refusal
 
 NAMED_AT_MOST = 20
@@ -57,12 +58,17 @@ class Summary:
 
 
 def survey(pictures: Sequence[Picture], settings: BucketSettings, workers: int = 4) -> tuple[Sample, ...]:
-    """A sample per picture, in their order. Pillow decodes outside Python's lock, so that threads help.
+    """A sample per picture, in their order. Pillow decodes outside Python's lock, so that threads help; what an earlier
+    survey has seen of files that have not changed is not looked at again.
 
     Raises Refusal that names every file that cannot be used (the first 20 of them) with the reason.
     """
+    memory = SurveyMemory()
+    files = (file.absolute() for picture in pictures for file in (picture.path, picture.mask) if file is not None)
+    memory.read({file.parent for file in files})
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        found = list(pool.map(lambda picture: _inspect(picture, settings), pictures))
+        found = list(pool.map(lambda picture: _inspect(picture, settings, memory), pictures))
+    memory.write()
     problems = [result for result in found if isinstance(result, str)]
     if problems:
         more = len(problems) - NAMED_AT_MOST
@@ -97,24 +103,35 @@ def summarize(samples: Sequence[Sample]) -> Summary:
     )
 
 
-def _inspect(picture: Picture, settings: BucketSettings) -> Sample | str:
+def _inspect(picture: Picture, settings: BucketSettings, memory: SurveyMemory) -> Sample | str:
     """The sample, or one sentence that says why there is none."""
     try:
-        data = picture.path.read_bytes()
-        size = size_px(data)
-        placement = place(*size, settings)
-        alpha_mask = picture.alpha_mask and picture.mask is None and opacity(data) is not None
+        look = _look(picture.path, memory, with_alpha=picture.alpha_mask and picture.mask is None)
+        placement = place(*look.size_px, settings)
     except OSError as error:
         return f"{picture.path}: cannot be read ({error.strerror})"
     except (BadPicture, ValueError) as error:
         return f"{picture.path}: {error}"
     try:
         if picture.mask is not None:
-            decode(picture.mask.read_bytes())
+            _look(picture.mask, memory)
     except (OSError, BadPicture) as error:
         return f"{picture.mask}: the mask cannot be read ({error})"
-    digest = blake2b(data, digest_size=16).hexdigest()
+    alpha_mask = picture.alpha_mask and picture.mask is None and bool(look.transparent)
     return Sample(
-        picture.name, picture.path, picture.folder, picture.repeats, picture.caption, size, digest, placement,
-        picture.subset, picture.is_reg, picture.mask, alpha_mask,
+        picture.name, picture.path, picture.folder, picture.repeats, picture.caption, look.size_px, look.digest,
+        placement, picture.subset, picture.is_reg, picture.mask, alpha_mask,
     )  # fmt: skip
+
+
+def _look(path: Path, memory: SurveyMemory, with_alpha: bool = False) -> Look:
+    """Decodes everything, so that damage is found. Raises OSError and BadPicture."""
+    path = path.absolute()
+    known = memory.recall(path)
+    if known is not None and not (with_alpha and known.transparent is None):
+        return known
+    when, data = stamp(path), path.read_bytes()
+    transparent = opacity(data) is not None if with_alpha else None
+    look = Look(size_px(data), blake2b(data, digest_size=16).hexdigest(), transparent)
+    memory.keep(path, when, look)
+    return look

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
+
+from lora_trainer.user_cache import user_cache
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induct
 
     What was compiled is kept for later runs: in the folder of PyTorch's own variable, or in the person's cache folder.
     """
-    os.environ.setdefault(CACHE, str(Path.home() / ".cache" / "lora_trainer" / "compiled"))
+    os.environ.setdefault(CACHE, str(user_cache("compiled")))
     _allow_variants()
     blocks = [layer for layer in model.modules() if isinstance(layer, BLOCKS)]
     for block in blocks:

@@ -16,6 +16,7 @@ from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.network import add_adapter, fuse_layers
 from lora_trainer.models.compiled_blocks import CACHE, compile_blocks
 from lora_trainer.models.recomputation import recompute_feed_forwards
+from lora_trainer.user_cache import CACHE_FOLDER
 from tests.models.adapters.test_lora import names_of, tiny_unet, unet_inputs
 
 BLOCKS = 4 + 8  # transformer blocks and resnets of the tiny UNet
@@ -103,9 +104,9 @@ def test_too_little_memory_is_no_failure_of_the_compiler() -> None:
 
 def test_the_cache_has_a_place_that_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(CACHE)
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv(CACHE_FOLDER, str(tmp_path))
     compile_blocks(tiny_unet(), backend="eager")
-    assert os.environ[CACHE] == str(tmp_path / ".cache" / "lora_trainer" / "compiled")
+    assert os.environ[CACHE] == str(tmp_path / "compiled")
     monkeypatch.setenv(CACHE, str(tmp_path / "elsewhere"))
     compile_blocks(tiny_unet(), backend="eager")
     assert os.environ[CACHE] == str(tmp_path / "elsewhere")
