@@ -15,6 +15,7 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.data.doctor.dataset import MASK, REGULARISATION
 from lora_trainer.data.doctor.examination import Examination, examine
 from lora_trainer.data.survey import summarize
+from lora_trainer.errors import Refusal
 from lora_trainer.report.doctor.page import all_findings, buckets
 from lora_trainer.trainers.doctor import dataset_of
 from lora_trainer.trainers.finetune.pictures import epoch_plan, finetune_pictures
@@ -67,6 +68,17 @@ def test_masks_are_looked_at_and_are_no_pictures(write_preset: WritePreset, tmp_
         ("cat.png: the mask cannot be read (the file is empty)", "damaged")
     ]
     assert sum(entry.use == MASK for entry in found.dataset.entries) == 4
+
+
+def test_masks_that_are_asked_for_and_not_there_are_refused(write_preset: WritePreset, photos: Path) -> None:
+    preset = write_preset(masked_loss=True)
+    with pytest.raises(Refusal) as refused:
+        training_set(cast(Any, load_preset(preset).preset), 1)
+    assert [each.sentence for each in look(preset).wrong] == list(refused.value.problems)
+    clear = Image.open(photos / "2_photo" / "cat.jpg").convert("RGBA")
+    clear.putpixel((0, 0), (0, 0, 0, 0))
+    clear.save(photos / "2_photo" / "clear.png")
+    assert look(preset).wrong == ()
 
 
 def test_data_sets_of_a_description_have_their_own_batches(

@@ -14,7 +14,7 @@ from PIL import Image
 from lora_trainer.data.buckets import Size
 from lora_trainer.data.doctor.fingerprints import Fingerprint, fingerprint
 from lora_trainer.data.image_header import GREY, Progress
-from lora_trainer.data.images import ORIENTATION, SIXTEEN_BIT, SWAPS_SIDES, BadPicture, decode, open_header, size_px
+from lora_trainer.data.images import ORIENTATION, SIXTEEN_BIT, SWAPS_SIDES, BadPicture, decode, open_header
 from lora_trainer.data.pairs import is_sixteen_bit
 
 PLAIN = 8  # of 255, that compression makes of one colour
@@ -128,7 +128,7 @@ def _opened(image: Image.Image, data: bytes, facts: dict[str, Any]) -> Look:
         facts["print"] = fingerprint(small, facts["orientation"])
     except Exception as error:  # Pillow's readers meet damage with a dozen kinds of exception
         try:
-            size_px(data)
+            decode(data)
         except BadPicture as refused:
             return Look(str(refused), **facts)
         return Look(f"damaged ({error})", **facts)

@@ -20,12 +20,13 @@ from lora_trainer.data.pairs import Misfits, Pair, PairFacts, PairSettings
 class BucketRules:
     """Pictures that are brought into buckets, which each data set has by itself, and so many in a step. With `fills`, a
     bucket's last batch is filled up with pictures that it has had before; otherwise it is smaller. With `moves`, each
-    step cuts out another part of a picture."""
+    step cuts out another part of a picture. `maskless` is refused where no picture has a mask."""
 
     settings: tuple[BucketSettings, ...]
     batches: tuple[int, ...]
     fills: bool = False
     moves: bool = False
+    maskless: str = ""
 
     def fit(self, entry: Entry, look: Look) -> Fit | None:
         if look.problem or entry.use == MASK or not self.settings:
@@ -42,7 +43,8 @@ class BucketRules:
                 found.append(Wrong(DAMAGED, f"{entry.spoken}: {look.problem}", number))
             elif placed is not None and placed.problem:
                 found.append(Wrong(TOO_SMALL, f"{entry.spoken}: {placed.problem}", number))
-        return found
+        masked = any(entry.use == MASK or look.transparent for entry, look in zip(entries, looks, strict=True))
+        return [*found, *([Wrong(OTHER, self.maskless)] if self.maskless and not masked and entries else [])]
 
 
 @dataclass(frozen=True)

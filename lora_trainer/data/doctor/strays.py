@@ -10,7 +10,7 @@ from lora_trainer.data.folders import EXTENSIONS
 PICTURES = (".gif", ".tif", ".tiff", ".heic", ".heif", ".jfif", ".jxl", ".avif", ".psd", ".tga", ".jp2", ".svg")
 WITHOUT_PICTURE = "no picture of its name is beside it"
 DEEPER = "it lies in a folder inside the folder, which is not looked into"
-LOOSE = "it lies outside the numbered folders"
+LOOSE = "it lies outside the folders that are read"
 
 
 def strays(

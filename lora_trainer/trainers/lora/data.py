@@ -21,6 +21,11 @@ from lora_trainer.errors import Refusal
 
 log = logging.getLogger(__name__)
 
+NO_MASKS = (
+    "masked_loss: no picture has a mask: none is transparent, and there is no conditioning_data_dir; name the "
+    "folder of the masks, or turn masked_loss off"
+)
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -103,10 +108,7 @@ def training_set(preset: LoraPreset, seed: int) -> TrainingSet:
     _say_what_is_idle(preset, held_out)
     found = TrainingSet(sets, tuple(samples), tuple(held_out[: preset.max_validation_steps or None]))
     if preset.masked_loss and not found.is_masked:
-        raise Refusal(
-            "masked_loss: no picture has a mask: none is transparent, and there is no conditioning_data_dir; name the "
-            "folder of the masks, or turn masked_loss off"
-        )
+        raise Refusal(NO_MASKS)
     return found
 
 

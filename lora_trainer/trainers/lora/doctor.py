@@ -29,7 +29,7 @@ from lora_trainer.data.regularisation import fill_up
 from lora_trainer.data.subsets import DataSet, Subset
 from lora_trainer.trainers.diffusion.captions_measured import caption_measure
 from lora_trainer.trainers.job import attempt
-from lora_trainer.trainers.lora.data import data_sets
+from lora_trainer.trainers.lora.data import NO_MASKS, data_sets
 
 LONGEST_TOKENS = 225
 MORE_TOKENS = "max_token_length 150 or 225 reads more."
@@ -56,12 +56,13 @@ def lora_dataset(loaded: Loaded) -> Dataset:
         [*(Wrong(OTHER, text) for text in layout), *(Wrong(_kind(text), text) for text in found)],
         None if preset.dataset_config else root, preset.max_token_length,
         weighted=preset.weighted_captions, passes=preset.gradient_accumulation_steps,
+        maskless=NO_MASKS if preset.masked_loss else "",
     )  # fmt: skip
 
 
 def subsets_dataset(
     title: str, sets: Sequence[DataSet], entries: Sequence[Entry], problems: Sequence[Wrong], root: Path | None,
-    limit: int, *, weighted: bool = False, passes: int = 1,
+    limit: int, *, weighted: bool = False, passes: int = 1, maskless: str = "",
 ) -> Dataset:  # fmt: skip
     """Of folders with captions beside the pictures. `root` is the folder that holds nothing else."""
     subsets = [subset for data_set in sets for subset in data_set.subsets]
@@ -80,6 +81,7 @@ def subsets_dataset(
             tuple(data_set.buckets for data_set in sets),
             tuple(passes * data_set.batch_size for data_set in sets),
             moves=any(subset.random_crop for subset in subsets),
+            maskless=maskless,
         ),
         passes * max((data_set.batch_size for data_set in sets), default=1),
         captions,
