@@ -31,7 +31,7 @@ def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induct
     What was compiled is kept for later runs: in the folder of PyTorch's own variable, or in the person's cache folder.
     """
     os.environ.setdefault(CACHE, str(user_cache("compiled")))
-    _allow_variants()
+    _set_up()
     blocks = [layer for layer in model.modules() if isinstance(layer, BLOCKS)]
     for block in blocks:
         compiled = torch.compile(block._call_impl, backend=backend, dynamic=False)
@@ -56,9 +56,13 @@ class _EagerOnFailure:
         return self.block._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-def _allow_variants() -> None:
+def _set_up() -> None:
     config: Any = torch._dynamo.config
     name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
     setattr(config, name, max(getattr(config, name), MOST_VARIANTS))
+    import torch._functorch.config as backward
+
+    if hasattr(backward, "force_non_lazy_backward_lowering"):
+        backward.force_non_lazy_backward_lowering = True  # in the forward pass, where a failure can still be mended
     if hasattr(config, "accumulated_recompile_limit"):
         config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 8 * MOST_VARIANTS)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.compilers import nop
 
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.network import add_adapter, fuse_layers
@@ -72,14 +74,20 @@ def test_it_goes_with_recomputation(rung: Any) -> None:
         torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_a_compiler_that_fails_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(graph: Any, inputs: Any) -> Any:
-        raise RuntimeError("no compiler here\nand more lines")
+def broken(graph: Any, inputs: Any) -> Any:
+    raise RuntimeError("no compiler here\nand more lines")
 
+
+@pytest.mark.parametrize(
+    "backend", [broken, aot_autograd(fw_compiler=nop, bw_compiler=broken)], ids=["all", "backward"]
+)
+def test_a_compiler_that_fails_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, backend: Any
+) -> None:
     monkeypatch.setattr(logging.getLogger("lora_trainer"), "propagate", True)
     unet = with_lora()
     plain = gradients(unet)
-    compile_blocks(unet, backend=broken)
+    compile_blocks(unet, backend=backend)
     for ours, wanted in zip(gradients(unet), plain, strict=True):
         torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
     told = [record.getMessage() for record in caplog.records if "torch_compile" in record.getMessage()]
