@@ -30,7 +30,8 @@ def compile_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induct
 
     What was compiled is kept for later runs: in the folder of PyTorch's own variable, or in the person's cache folder.
     """
-    os.environ.setdefault(CACHE, str(user_cache("compiled")))
+    if os.environ.get(CACHE) in (None, _passing_place()):
+        os.environ[CACHE] = str(user_cache("compiled"))
     _set_up()
     blocks = [layer for layer in model.modules() if isinstance(layer, BLOCKS)]
     for block in blocks:
@@ -54,6 +55,14 @@ class _EagerOnFailure:
         for block in self.blocks:
             block._compiled_call_impl = None
         return self.block._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _passing_place() -> str:
+    """Where PyTorch keeps it otherwise, which a system clears; it writes that into the variable as soon as any package
+    asks for it."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    return str(default_cache_dir())
 
 
 def _set_up() -> None:
