@@ -92,9 +92,9 @@ def _sizes(found: Examination) -> tuple[str, Plot, str] | None:
         axes.set_ylim(low, high)
         for axis in (axes.xaxis, axes.yaxis):
             _pixels(axis, low, high)
-        axes.set_xlabel("width, px", color=INK, labelpad=1)
-        axes.set_ylabel("height, px", color=INK, labelpad=1)
-        axes.set_position((0.15, 0.2, 0.83, 0.75))
+        axes.set_xlabel("width, px", color=INK, labelpad=3)
+        axes.set_ylabel("height, px", color=INK, labelpad=8)
+        axes.set_position((0.19, 0.21, 0.79, 0.74))
         dress(axes)
 
     line = "; the line is the resolution's area" if area else ""
@@ -152,7 +152,7 @@ def _histogram(values: Sequence[float], line: float | None, *, whole: bool) -> P
         axes.hist(values, bins=bins, range=edges, color=LINES[0])
         if line is not None and line <= 1.5 * high:
             axes.axvline(line, color=LINES[1], linewidth=1.4)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         dress(axes)
 

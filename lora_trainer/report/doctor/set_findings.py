@@ -218,6 +218,8 @@ def crop_summary(found: Examination) -> str:
     lost = list(lost_shares(found).values())
     if not lost:
         return ""
+    if not lost[0]:
+        return "Nothing is cut away."
     half = f"at most {share(median(lost))}" if median(lost) else "nothing"
     moves = f" {MOVING}" if _moves(found) else ""
     return (

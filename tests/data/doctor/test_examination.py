@@ -133,7 +133,24 @@ def test_pairs_that_were_mixed_up_are_told_with_what_fits(tmp_path: Path) -> Non
     ]  # fmt: skip
     found = examined(PairRules((), (), PairSettings(()), size_misfits), *entries)
     assert {(each.number, each.rather) for each in found.strangers} == {(3, 4), (5, 2)}
-    assert all(isinstance(each, Stranger) and each.likeness < 0.6 for each in found.strangers)
+    assert all(isinstance(each, Stranger) and each.likeness < 0.45 for each in found.strangers)
+
+
+def test_damage_makes_no_stranger_of_a_partner(tmp_path: Path) -> None:
+    """Haze that grows to one side, darkness, and noise; but another picture is told without one that fits."""
+    image = scene(0, (320, 240)).resize((160, 120))
+    haze = Image.composite(
+        image, Image.new("RGB", image.size, (215, 220, 225)), Image.linear_gradient("L").resize((160, 120))
+    )
+    dark = image.point(lambda value: value // 8)
+    grain = np.random.default_rng(0).normal(0, 40, (120, 160, 3))
+    noisy = Image.fromarray((np.asarray(image) + grain).clip(0, 255).astype(np.uint8))
+    entries = []
+    for number, partner in enumerate((haze, dark, noisy, scene(7, (160, 120)))):
+        entries.append(entry(tmp_path / f"{number}.png", image))
+        entries.append(entry(tmp_path / f"lq{number}.png", partner, use=PARTNER, of=2 * number))
+    found = examined(PairRules((), (), PairSettings(()), size_misfits), *entries)
+    assert [(each.number, each.rather) for each in found.strangers] == [(7, None)]
 
 
 def test_one_original_with_several_kinds_of_damage_is_no_copy(tmp_path: Path) -> None:
