@@ -138,8 +138,14 @@ def _lengths(found: Examination) -> tuple[str, Plot, str] | None:
     if captions is None or rules is None or len(captions.tokens) < FEWEST:
         return None
     lengths = [float(count) for count in captions.tokens.values()]
-    title = f"Captions by tokens; the line is the limit of {rules.limit}"
+    shows_limit = _reaches(lengths, rules.limit)
+    title = "Captions by tokens" + (f"; the line is the limit of {rules.limit}" if shows_limit else "")
     return title, _histogram(lengths, float(rules.limit), whole=True), "how long the captions are"
+
+
+def _reaches(values: Sequence[float], line: float) -> bool:
+    """Whether a line is near enough to be drawn beside them."""
+    return line <= 1.5 * max(values)
 
 
 def _histogram(values: Sequence[float], line: float | None, *, whole: bool) -> Plot:
@@ -150,7 +156,7 @@ def _histogram(values: Sequence[float], line: float | None, *, whole: bool) -> P
         bins = min(BINS, int(high - low) + 1) if whole else BINS
         edges = (low - 0.5, high + 0.5) if whole else (low, high + 1e-6)
         axes.hist(values, bins=bins, range=edges, color=LINES[0])
-        if line is not None and line <= 1.5 * high:
+        if line is not None and _reaches(values, line):
             axes.axvline(line, color=LINES[1], linewidth=1.4)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
