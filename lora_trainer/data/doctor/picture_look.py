@@ -74,11 +74,14 @@ class Look:
 def look_at_all(reads: Sequence[Read], workers: int, progress: Progress | None = None) -> tuple[Look, ...]:
     """A look for each file, in their order. Pillow decodes outside Python's lock, so that threads help."""
     found = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
         for done, look in enumerate(pool.map(look_at, reads), 1):
             found.append(look)
             if progress is not None:
                 progress(done, len(reads))
+    finally:
+        pool.shutdown(cancel_futures=True)  # a Ctrl-C does not wait for the rest
     return tuple(found)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,23 @@ def test_looks_keep_their_order_and_are_counted() -> None:
     looks = look_at_all(reads, 3, lambda done, total: said.append((done, total)))
     assert [each.size_px for each in looks] == [(height, width) for width, height in sizes]
     assert said[-1] == (9, 9)
+
+
+def test_a_stop_does_not_wait_for_the_rest() -> None:
+    begun: list[int] = []
+
+    def read(number: int) -> bytes:
+        begun.append(number)
+        time.sleep(0.02)
+        return b""
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look_at_all([partial(read, number) for number in range(500)], 2, stop)
+    assert 3 <= len(begun) < 50
 
 
 def test_pixels_are_the_same_whatever_the_compression() -> None:
