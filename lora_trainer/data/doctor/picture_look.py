@@ -67,8 +67,8 @@ class Look:
         return self.mode in GREY
 
     def is_named(self, ending: str) -> bool:
-        """Whether files of this kind are called so."""
-        return ending.lower() in ENDINGS.get(self.kind, (ending.lower(),))
+        """Whether files of this kind are called so; a record of an LMDB has no ending."""
+        return not ending or ending.lower() in ENDINGS.get(self.kind, (ending.lower(),))
 
 
 def look_at_all(reads: Sequence[Read], workers: int, progress: Progress | None = None) -> tuple[Look, ...]:

@@ -37,6 +37,7 @@ def test_a_picture_is_told_by_its_content() -> None:
     assert (found.problem, found.kind, found.mode, found.size_px) == ("", "JPEG", "RGB", (96, 160))
     assert (found.frames, found.sixteen_bit, found.transparent, found.plain) == (1, False, False, False)
     assert found.is_named(".jpg") and found.is_named(".JPEG") and not found.is_named(".png")
+    assert found.is_named("")
 
 
 @pytest.mark.parametrize(
