@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +96,3 @@ def file_state(file: Path) -> FileState:
     if not next(iter(decoded.splitlines()), "").strip():
         return FileState(empty="the first line is empty", marked=marked)
     return FileState(marked=marked)
-
-
-def lengths(findings: CaptionFindings) -> Counter[int]:
-    """How many captions have so many tokens."""
-    return Counter(findings.tokens.values())
