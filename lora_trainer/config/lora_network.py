@@ -59,7 +59,8 @@ class Network:
     fused_lora: Switch = setting(
         True,
         "Compute a layer and its LoRA as one function, with fewer copies: Standard, Kohya LoCon and LoRA-FA on linear "
-        "layers and 1 x 1 convolutions while nothing is dropped. Results are equal up to rounding.",
+        "layers, and on 1 x 1 convolutions whose input has its channels last, while nothing is dropped. Results are "
+        "equal up to rounding.",
     )
     network_weights: PathText = setting(
         "",

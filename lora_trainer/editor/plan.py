@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+PLANNING = "lora_trainer.editor.planning"
 PATIENCE_S = 5.0  # for a process that was told to end
 
 
@@ -19,7 +20,7 @@ class Plan:
 
     def __init__(self, preset: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lora_trainer.editor.planning", str(preset)],
+            [sys.executable, "-m", PLANNING, str(preset)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -22,7 +22,7 @@ def test_a_key_with_an_effect() -> None:
 @pytest.mark.parametrize(
     ("key", "line"),
     [
-        ("dynamo_backend", "Accepted without effect: the dynamo_* keys do nothing"),
+        ("dynamo_backend", "Accepted without effect: the dynamo_* keys are for the launcher"),
         ("save_model_as", "save_model_as (saving): one of safetensors, ckpt, pt; default safetensors"),
         ("use_8bit_adam", "use_8bit_adam is a former name of optimizer."),
         ("epoch", "May change when a run is continued."),

@@ -75,7 +75,9 @@ def test_one_plan_at_a_time_and_an_end_to_it(wrong: Path, serve: Serve, ask: Ask
     server.start_plan().end()
 
 
-def test_a_plan_ends_when_the_browser_hangs_up(wrong: Path, serve: Serve) -> None:
+def test_a_plan_ends_when_the_browser_hangs_up(wrong: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_trainer.editor.plan.PLANNING", "tests.editor.long_planning")
+    monkeypatch.chdir(REPOSITORY)
     server = serve(wrong)
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
     origin = {"Origin": f"http://127.0.0.1:{server.server_port}"}

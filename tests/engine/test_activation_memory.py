@@ -26,7 +26,7 @@ def model(kind: Any, checkpointing: bool = False) -> tuple[DiffusionModel, tuple
     """A tiny model in float32 and two pictures of 128 px."""
     base = tiny_base(kind)
     if checkpointing:
-        forget_activations(base)
+        forget_activations(base, "everything")
     made = DiffusionModel(kind, base.unet, base.text_encoders, 1).float().train()
     batch: dict[str, Any] = {"timestep": torch.zeros(2, dtype=torch.int64), "size_condition": torch.zeros(2, 6)}
     batch["token_ids"] = tuple(torch.ones(2, 1, 77, dtype=torch.int64) for _ in base.text_encoders)

@@ -58,7 +58,8 @@ def fused_linear(x: Tensor, base: nn.Linear, down: Tensor, up: Tensor, scale: fl
 def fused_pointwise(x: Tensor, base: nn.Conv2d, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """The same for a 1 x 1 convolution of x (b, i, height, width); down and up are (r, i, 1, 1) and (o, r, 1, 1).
 
-    The result lies in memory with the channels last, which costs nothing where x does, and a copy where not.
+    x should lie in memory with the channels last, as the result does: else it is copied, and so is the result by what
+    comes next.
     """
     x, weight, bias, down, up = _in_one_format(x, base.weight, base.bias, down, up)
     b, i, height, width = x.shape

@@ -64,7 +64,8 @@ class LoraLayer(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not (self.training and self.dropouts.any and self.enabled):
-            if self.fused and self.enabled and not self.merged and list(self.lora_A) == self.active_adapters:
+            alone = self.enabled and not self.merged and list(self.lora_A) == self.active_adapters
+            if self.fused and alone and (x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last)):
                 return self._fused(x)
             plain: Tensor = super().forward(x, *args, **kwargs)
             return plain

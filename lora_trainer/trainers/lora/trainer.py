@@ -134,10 +134,10 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     )  # fmt: skip
     place_vae(base.vae, torch.float32 if preset.sdxl_no_half_vae else precision.dtype, device)
     _store_in_8_bits(base, preset, precision)
-    forget_activations(base, first_rung(preset.gradient_checkpointing))
+    names = _add_lora(job, base)
+    forget_activations(base, first_rung(preset.gradient_checkpointing))  # now: LyCORIS finds layers by their class
     if preset.torch_compile and not dry:
         compile_unet(base)
-    names = _add_lora(job, base)
     if preset.full_fp16 or preset.full_bf16:
         for model in parts_of(base).values():
             set_adapter_dtype(model, precision.dtype)

@@ -19,7 +19,7 @@ from tests.models.adapters.test_lora import names_of, tiny_unet, unet_inputs
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(12, 20), (2, 5, 12)),
     "without bias": (lambda: nn.Linear(12, 20, bias=False), (3, 12)),
-    "pointwise": (lambda: nn.Conv2d(12, 20, 1), (2, 12, 4, 3)),
+    "pointwise": (lambda: nn.Conv2d(12, 20, 1).to(memory_format=torch.channels_last), (2, 12, 4, 3)),
 }
 
 
@@ -35,6 +35,8 @@ def with_lora(layer: nn.Module, rank: int = 4, dropouts: Dropouts | None = None)
 
 def result(model: nn.Module, x: Tensor, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """What comes out, and the gradients of x, down and up."""
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     x = x.clone().requires_grad_(True)
     model.zero_grad()
     with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
@@ -149,6 +151,16 @@ def test_what_stands_against_it_is_heeded(monkeypatch: pytest.MonkeyPatch) -> No
     layer.merge()
     torch.testing.assert_close(model(x), with_layer, rtol=1e-4, atol=1e-5)
     assert calls == ["fused"]
+
+
+def test_a_convolution_whose_channels_come_first_keeps_them_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, layer = with_lora(nn.Conv2d(12, 20, 1))
+    plain = model(torch.ones(2, 12, 4, 3))
+    assert layer.fuse()
+    monkeypatch.setattr(type(layer), "_fused", None)  # is not called
+    found = model(torch.ones(2, 12, 4, 3))
+    assert found.is_contiguous()
+    assert torch.equal(found, plain)
 
 
 def test_a_copy_and_peft_itself_give_the_same() -> None:
