@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -208,7 +209,16 @@ def _command() -> str:
         name = word.split("=")[0]
         secret = "=" in word and ("key" in name or "token" in name)
         words.append(f"{name}=..." if secret else f'"{word}"' if " " in word else word)
-    return " ".join(["accelerate launch -m lora_trainer", *words])
+    return " ".join([_launcher(), *words])
+
+
+def _launcher() -> str:
+    """By what this process was started, as launchers tell it to their children."""
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        return "accelerate launch -m lora_trainer"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"torchrun --nproc_per_node {os.environ.get('LOCAL_WORLD_SIZE', '1')} -m lora_trainer"
+    return "python -m lora_trainer"
 
 
 def _say(loaded: Loaded) -> None:

@@ -66,7 +66,7 @@ def test_a_lora_that_is_stopped_and_goes_on_has_its_whole_curve(
     stopped = html(out)
     assert ">Stopped<" in stopped
     assert re.search(r"<b>3 of 8</b>", stopped)
-    assert "accelerate launch -m lora_trainer" in stopped
+    assert "python -m lora_trainer" in stopped
     assert train_and_report(preset) == 0
     finished = html(out)
     assert re.search(r"<b>8 of 8</b>", finished)

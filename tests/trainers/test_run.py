@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lora_trainer.trainers import run as running
 from tests.trainers.waiting import wait_for_steps
 
 Rows = Callable[[], list[dict[str, Any]]]
@@ -66,7 +68,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "to go on, give the same command again: accelerate launch -m lora_trainer --preset" in said
+    assert "to go on, give the same command again: python -m lora_trainer --preset" in said
     status = json.loads((out / "status.json").read_text(encoding="utf-8"))
     assert (status["state"], status["exit_status"]) == ("stopped", 128 + number)
     done = status["step"]
@@ -249,3 +251,23 @@ def test_pdxl_trains_on_a_cpu_and_says_what_it_does_instead(
     for words in ('mixed_precision "fp16"', "TensorRT", "xformers"):
         assert len([line for line in said if words in line]) == 1, words
     assert sorted(path.name for path in out.glob("*.safetensors")) == ["pdxl-000002.safetensors", "pdxl.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "python -m lora_trainer"),
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, "accelerate launch -m lora_trainer"),
+        ({"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2"}, "torchrun --nproc_per_node 2 -m lora_trainer"),
+        ({"TORCHELASTIC_RUN_ID": "1", "ACCELERATE_MIXED_PRECISION": "bf16"}, "accelerate launch -m lora_trainer"),
+    ],
+)
+def test_to_go_on_one_types_what_one_typed(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], words: str) -> None:
+    for name in ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        sys, "argv", ["lora_trainer", "--preset", "my preset.json", "--restart", "--set", "hub_token=x"]
+    )
+    assert running._command() == f'{words} --preset "my preset.json" --set hub_token=...'
