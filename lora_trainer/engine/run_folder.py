@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -16,6 +17,7 @@ from lora_trainer import atomic
 from lora_trainer.errors import Refusal
 
 STATUS, METRICS, FACTS, REPORT = "status.json", "metrics.jsonl", "facts.json", "report.html"
+RESERVED = ".at_work.json"
 OF_ONE_RUN = (STATUS, METRICS, FACTS, REPORT)
 
 
@@ -76,19 +78,38 @@ class RunFolder:
 
     def refuse_if_busy(self) -> None:
         """Two programs writing one folder would spoil each other's files."""
-        status = _read(self.status_file)
-        if status is not None and status.get("state") == "running" and _alive(status):
-            raise Refusal(
-                f"{self.path}: the run {status['output_name']} is at work in this folder (process {status['pid']}); "
-                "wait for it, stop it, or give another output_dir"
-            )
+        for status in (_read(self.status_file), _read(self.path / RESERVED)):
+            if status is not None and status.get("state") == "running" and _alive(status):
+                raise Refusal(
+                    f"{self.path}: the run {status['output_name']} is at work in this folder (process "
+                    f"{status['pid']}); wait for it, stop it, or give another output_dir"
+                )
+
+    def reserve(self) -> None:
+        """Keep other programs out while models are loaded, before there is a status. Raises Refusal as above."""
+        self._make()
+        while True:
+            try:
+                file = (self.path / RESERVED).open("x", encoding="utf-8")
+            except FileExistsError:
+                self.refuse_if_busy()
+                (self.path / RESERVED).unlink(missing_ok=True)  # of a program that was killed
+                continue
+            except OSError:  # a place that takes no more files says so when the first one is written
+                return
+            with file:
+                file.write(json.dumps(self._status("running")))
+            return
+
+    def release(self) -> None:
+        """Of folders that were made for nothing, none stays."""
+        (self.path / RESERVED).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def claim(self) -> None:
         """Make the folder this run's: set another run's files aside, fetch our own back."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Refusal(f"output_dir: {self.path} cannot be made ({error.strerror}); give another folder") from error
+        self._make()
         current = _read(self.status_file)
         if current is not None and current.get("output_name") != self.name:
             for kind in OF_ONE_RUN:
@@ -101,14 +122,7 @@ class RunFolder:
 
     def write_status(self, state: str, **facts: Any) -> None:
         """`state` is running, stopped, finished or failed. The file exists because launchers hide exit statuses."""
-        content = {
-            "output_name": self.name,
-            "state": state,
-            **facts,
-            "pid": os.getpid(),
-            "process_started": psutil.Process().create_time(),
-            "time": time.time(),
-        }
+        content = self._status(state, **facts)
         atomic.write_text(self.status_file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def cut_metrics(self, done: int) -> None:
@@ -128,6 +142,16 @@ class RunFolder:
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(f"output_dir: {self.path} cannot be made ({error.strerror}); give another folder") from error
+
+    def _status(self, state: str, **facts: Any) -> dict[str, Any]:
+        process = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "time": time.time()}
+        return {"output_name": self.name, "state": state, **facts, **process}
 
     def _aside(self, kind: str, name: str) -> Path:
         stem, suffix = kind.split(".")

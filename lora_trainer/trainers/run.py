@@ -7,7 +7,8 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,12 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
         return
     found = _from_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart, job.resumed))
     _from_main(processes, lambda: check_hub(job.hub))
-    if processes.is_main:
-        forget_old_commands(folder.path)
-    with open_trackers(preset, folder, processes, found.step if found else 0) as track:
+    with (
+        _reserved(folder, processes),
+        open_trackers(preset, folder, processes, found.step if found else 0) as track,
+    ):
+        if processes.is_main:
+            forget_old_commands(folder.path)
         trainer = _build(start, job, processes, precision, dry=False)
         settings = _settings(loaded, job, folder, track)
         with open_uploads(job.hub, processes.is_main) as uploads, listening(folder.path, processes.is_main) as commands:
@@ -127,6 +131,17 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
     if processes.is_main:
         _say_where(result, folder, preset)
     _report(folder, processes)
+
+
+@contextmanager
+def _reserved(folder: RunFolder, processes: Processes) -> Iterator[None]:
+    """While models are loaded there is no status yet that tells other programs to stay away."""
+    _from_main(processes, folder.reserve)
+    try:
+        yield
+    finally:
+        if processes.is_main:
+            folder.release()
 
 
 def _build(start: Start, job: Job, processes: Processes, precision: Precision, *, dry: bool) -> Any:

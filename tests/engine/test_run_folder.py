@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lora_trainer.engine.run_folder import RunFolder
+from lora_trainer.engine.run_folder import RESERVED, RunFolder
 from lora_trainer.errors import Refusal
 
 
@@ -55,6 +55,40 @@ def test_a_run_at_work_is_not_disturbed(tmp_path: Path) -> None:
     status["pid"] = os.getppid()  # a number that another process has got since
     folder.status_file.write_text(json.dumps(status), encoding="utf-8")
     folder.refuse_if_busy()
+
+
+def test_a_folder_is_kept_from_the_start_on(tmp_path: Path) -> None:
+    """Of another program, that loads its models; of one that was killed nothing stays."""
+    path = tmp_path / "run"
+    code = (
+        "from pathlib import Path; from lora_trainer.engine.run_folder import RunFolder; import sys\n"
+        "RunFolder(Path(sys.argv[1]), 'cat').reserve(); print('reserved', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "reserved\n"
+    mine = RunFolder(path, "dog")
+    for refused in (mine.refuse_if_busy, mine.reserve):
+        with pytest.raises(Refusal, match=rf"the run cat is at work in this folder \(process {other.pid}\)"):
+            refused()
+    other.kill()
+    other.communicate()
+    mine.refuse_if_busy()
+    mine.reserve()
+    assert [file.name for file in path.iterdir()] == [RESERVED]
+    mine.release()
+    assert not path.exists()
+
+
+def test_what_is_in_a_folder_stays_when_it_is_released(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "cat")
+    folder.reserve()
+    folder.reserve()  # of this very process
+    folder.write_status("finished")
+    folder.release()
+    folder.release()
+    assert [file.name for file in tmp_path.iterdir()] == ["status.json"]
 
 
 def test_metrics_of_steps_that_come_again_are_cut(tmp_path: Path) -> None:
