@@ -57,9 +57,9 @@ def test_every_weight_takes_part_and_labels_count(c_dim: int) -> None:
 
 def test_fresh_networks_keep_the_size_of_numbers_and_follow_from_the_seed() -> None:
     generator, discriminator = build_r3gan(GanSize(64, cbase=4096, cmax=64), seed=1)
-    images = generator(torch.randn(64, 64))
+    images = generator(torch.randn(16, 64))
     assert 0.3 < float(images.std()) < 3
-    smooth = nn.functional.interpolate(torch.randn(64, 3, 4, 4), scale_factor=16.0)
+    smooth = nn.functional.interpolate(torch.randn(16, 3, 4, 4), scale_factor=16.0)
     assert 0.1 < float(discriminator(smooth).std()) < 3
     again, _ = build_r3gan(GanSize(64, cbase=4096, cmax=64), seed=1)
     assert all(torch.equal(one, two) for one, two in zip(generator.parameters(), again.parameters(), strict=True))

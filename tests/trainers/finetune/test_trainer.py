@@ -256,6 +256,7 @@ def test_an_error_leaves_a_model_and_a_checkpoint(
     assert train(preset) == 0
 
 
+@pytest.mark.slow
 def test_bf16_weights_that_are_updated_in_the_backward_pass_go_on_exactly(
     write_finetune: Write, train: Train, out: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -266,6 +266,7 @@ def test_a_data_set_file_is_held_against_the_caches(write_preset: WritePreset, p
     ]
 
 
+@pytest.mark.slow
 def test_a_loader_process_changes_nothing(
     write_preset: WritePreset, train: Train, out: Path, photos: Path, regularisation: Path, tmp_path: Path
 ) -> None:

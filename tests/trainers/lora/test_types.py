@@ -145,8 +145,8 @@ def test_a_toml_file_says_which_layers_and_how(
 
 
 RANDOM: list[dict[str, Any]] = [  # everything that is drawn in a pass
-    {"LoRA_type": "LyCORIS/LoHa", "rank_dropout": 0.3, "module_dropout": 0.3, "scale_weight_norms": 0.5, "conv_dim": 2},
     {"LoRA_type": "Standard", "network_dropout": 0.3, "rank_dropout": 0.3, "module_dropout": 0.3},
+    {"LoRA_type": "LyCORIS/LoHa", "rank_dropout": 0.3, "module_dropout": 0.3, "scale_weight_norms": 0.5, "conv_dim": 2},
     {
         "LoRA_type": "LyCORIS/DyLoRA",
         "gradient_checkpointing": True,
@@ -157,7 +157,11 @@ RANDOM: list[dict[str, Any]] = [  # everything that is drawn in a pass
 ]
 
 
-@pytest.mark.parametrize("keys", RANDOM, ids=[keys["LoRA_type"] for keys in RANDOM])
+@pytest.mark.parametrize(
+    "keys",
+    [RANDOM[0], *(pytest.param(keys, marks=pytest.mark.slow) for keys in RANDOM[1:])],
+    ids=[keys["LoRA_type"] for keys in RANDOM],
+)
 def test_what_layers_draw_is_the_same_after_a_stop(
     write_preset: WritePreset, train: Train, out: Path, keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
