@@ -28,6 +28,8 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     if (options.folder is None) == (options.preset is None):
         _parser().error("give either a folder of pictures or --preset FILE")
+    if options.output.suffix.lower() not in (".html", ".htm"):
+        _parser().error(f"--output {options.output}: the page must end in .html; correct the name")
     set_up_logging(True)
     try:
         diagnosis = diagnose(_dataset(options))

@@ -62,12 +62,11 @@ class SurveyMemory:
 
     def write(self) -> None:
         """What is new. A cache that cannot be written is no reason to stop."""
-        for folder in self._new:
-            rows = {
-                path.name: [*when, *look.size_px, look.digest, look.transparent]
-                for path, (when, look) in self.looks.items()
-                if path.parent == folder
-            }
+        of_folder: dict[Path, dict[str, list[object]]] = {folder: {} for folder in self._new}
+        for path, (when, look) in self.looks.items():
+            if path.parent in of_folder:
+                of_folder[path.parent][path.name] = [*when, *look.size_px, look.digest, look.transparent]
+        for folder, rows in of_folder.items():
             content = json.dumps({"version": VERSION, "folder": str(folder), "pictures": rows}, ensure_ascii=False)
             with contextlib.suppress(OSError):
                 place = _place(folder)

@@ -85,8 +85,10 @@ class RunFolder:
                     f"{status['pid']}); wait for it, stop it, or give another output_dir"
                 )
 
-    def reserve(self) -> None:
-        """Keep other programs out while models are loaded, before there is a status. Raises Refusal as above."""
+    def reserve(self) -> bool:
+        """Keep other programs out while models are loaded, before there is a status. Gives whether the folder is new.
+        Raises Refusal as above."""
+        is_new = not self.path.exists()
         self._make()
         while True:
             try:
@@ -96,16 +98,17 @@ class RunFolder:
                 (self.path / RESERVED).unlink(missing_ok=True)  # of a program that was killed
                 continue
             except OSError:  # a place that takes no more files says so when the first one is written
-                return
+                return is_new
             with file:
                 file.write(json.dumps(self._status("running")))
-            return
+            return is_new
 
-    def release(self) -> None:
-        """Of folders that were made for nothing, none stays."""
+    def release(self, is_new: bool) -> None:
+        """A new folder in which nothing was left goes again."""
         (self.path / RESERVED).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        if is_new:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def claim(self) -> None:
         """Make the folder this run's: set another run's files aside, fetch our own back."""

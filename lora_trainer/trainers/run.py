@@ -136,12 +136,12 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
 @contextmanager
 def _reserved(folder: RunFolder, processes: Processes) -> Iterator[None]:
     """While models are loaded there is no status yet that tells other programs to stay away."""
-    _from_main(processes, folder.reserve)
+    is_new = _from_main(processes, folder.reserve)
     try:
         yield
     finally:
         if processes.is_main:
-            folder.release()
+            folder.release(is_new)
 
 
 def _build(start: Start, job: Job, processes: Processes, precision: Precision, *, dry: bool) -> Any:

@@ -75,9 +75,12 @@ def test_a_folder_is_kept_from_the_start_on(tmp_path: Path) -> None:
     other.kill()
     other.communicate()
     mine.refuse_if_busy()
-    mine.reserve()
+    assert mine.reserve() is False
     assert [file.name for file in path.iterdir()] == [RESERVED]
-    mine.release()
+    mine.release(is_new=False)
+    assert path.is_dir()  # it was there before
+    path.rmdir()
+    mine.release(mine.reserve())
     assert not path.exists()
 
 
@@ -86,8 +89,8 @@ def test_what_is_in_a_folder_stays_when_it_is_released(tmp_path: Path) -> None:
     folder.reserve()
     folder.reserve()  # of this very process
     folder.write_status("finished")
-    folder.release()
-    folder.release()
+    folder.release(is_new=True)
+    folder.release(is_new=True)
     assert [file.name for file in tmp_path.iterdir()] == ["status.json"]
 
 

@@ -109,3 +109,13 @@ def test_a_restorers_list_and_the_held_out_pictures_are_looked_at(
     assert "3 pictures to train 4 partners 1 measured" in text
     assert "1 measured picture is trained too" in text
     assert "4 pictures are enlarged to be trained" in text  # 120 px to squares of 128 px
+
+
+def test_a_picture_is_not_overwritten_by_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"a picture")
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--output", str(picture)])
+    assert ended.value.code == 2
+    assert f"--output {picture}: the page must end in .html; correct the name" in capsys.readouterr().err
+    assert picture.read_bytes() == b"a picture"

@@ -64,8 +64,7 @@ class LoraLayer(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not (self.training and self.dropouts.any and self.enabled):
-            alone = self.enabled and not self.merged and list(self.lora_A) == self.active_adapters
-            if self.fused and alone and (x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last)):
+            if self.fused and self._can_fuse(x):
                 return self._fused(x)
             plain: Tensor = super().forward(x, *args, **kwargs)
             return plain
@@ -82,6 +81,11 @@ class LoraLayer(nn.Module):
             scale /= 1 - self.dropouts.rank
         added: Tensor = up(hidden) * scale
         return base + added.to(base.dtype)
+
+    def _can_fuse(self, x: Tensor) -> bool:
+        """With this LoRA alone and switched on; a convolution's result shall lie in memory as its input does."""
+        alone = self.enabled and not self.merged and list(self.lora_A) == self.active_adapters
+        return alone and (x.dim() != 4 or x.is_contiguous(memory_format=torch.channels_last))
 
     def _fused(self, x: Tensor) -> Tensor:
         down, up, scale = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight, float(self.scaling[ADAPTER])

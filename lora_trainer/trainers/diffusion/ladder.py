@@ -46,7 +46,7 @@ def climb(
 ) -> Rung:
     """Choose by the plan, try the largest batch on a GPU, and go up while that does not fit. All processes agree."""
     room = room_bytes(processes.device)
-    rung, needed = processes.from_main(lowest_that_fits(memory, choices, room))
+    rung, needed = processes.from_main(lowest_that_fits(memory, choices, room) if processes.is_main else (RUNGS[-1], 0))
     forget_activations(base, rung)
     while rung != RUNGS[-1] and processes.any(not _holds(phase, memory.batch, processes, precision)):
         rung, needed = RUNGS[RUNGS.index(rung) + 1], 0
