@@ -56,6 +56,11 @@ class Precision(common.Precision):
         "They are made 16 bits again where they are used.",
     )
     fp8_base_unet: Switch = setting(False, "The same for the UNet only.")
+    int8_base: Switch = setting(
+        False,
+        "As fp8_base, in int8 with a factor for each row of a weight: the same memory, and a third of the rounding. "
+        "For standard LoRA and LoCon, in any mixed_precision.",
+    )
     sdxl_no_half_vae: Switch = setting(
         False, "The VAE computes in 32 bits. The VAE of SDXL 1.0 overflows in fp16 and gives NaN latents."
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lora_trainer.config.findings import Finding, Rule, error, inert, note
-from lora_trainer.config.lora_network_rules import network
+from lora_trainer.config.lora_network_rules import KOHYA, network
 from lora_trainer.config.lora_saving_rules import saving
 from lora_trainer.config.tracker_rules import trackers
 
@@ -63,7 +63,12 @@ def model(preset: LoraPreset) -> Findings:
         yield inert(f"xformers is {preset.xformers}, which comes first", "mem_eff_attn")
     if preset.fp8_base and preset.fp8_base_unet:
         yield inert("fp8_base includes the UNet", "fp8_base_unet")
-    if (preset.fp8_base or preset.fp8_base_unet) and preset.mixed_precision == "no":
+    if preset.int8_base:
+        yield from _idle(preset, "int8_base comes first", "fp8_base", "fp8_base_unet")
+        if preset.LoRA_type not in KOHYA:
+            text = f"goes with LoRA_type {', '.join(KOHYA)}, which is {preset.LoRA_type}; fp8_base goes with all"
+            yield error(text, "int8_base", "LoRA_type")
+    elif (preset.fp8_base or preset.fp8_base_unet) and preset.mixed_precision == "no":
         key = "fp8_base" if preset.fp8_base else "fp8_base_unet"
         yield error("needs mixed_precision bf16 or fp16 to compute in, which is no", key, "mixed_precision")
     for key, wanted in (("full_fp16", "fp16"), ("full_bf16", "bf16")):

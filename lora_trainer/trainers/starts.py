@@ -53,7 +53,7 @@ STARTS: Mapping[str, Start] = {
     "lora": Start(
         rungs=("false", "geglu", "feed_forward", "true"),
         memory_advice="cache_latents true, a smaller train_batch_size with "
-        "more gradient_accumulation_steps, an 8-bit optimizer, a smaller max_resolution",
+        "more gradient_accumulation_steps, an 8-bit optimizer, int8_base true, a smaller max_resolution",
         check="lora_trainer.trainers.lora.job:check_lora",
         inspect="lora_trainer.trainers.lora.job:inspect_lora",
         build="lora_trainer.trainers.lora.trainer:build_lora",

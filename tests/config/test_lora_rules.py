@@ -123,6 +123,13 @@ ALL_TAGS_STAY = (
             ["6:15 fp8_base: needs mixed_precision bf16 or fp16 to compute in, which is no"],
         ),
         (
+            {"int8_base": True, "LoRA_type": "LyCORIS/LoHa"},
+            [
+                "6:16 int8_base: goes with LoRA_type Standard, Kohya LoCon, LoRA-FA, which is LyCORIS/LoHa; "
+                "fp8_base goes with all"
+            ],
+        ),
+        (
             {"lr_scheduler": "piecewise_constant"},
             ["6:19 lr_scheduler_args: piecewise_constant needs its steps; write step_rules='1:1000,0.1:2000,0.01'"],
         ),

@@ -12,34 +12,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_trainer.models.eight_bits import EightBitConv2d, EightBitLinear, format_of_the_pass, widened
+
 
 class _LowRankLinear(torch.autograd.Function):
-    """Of x (n, i), weight (o, i), bias (o) or None, down (r, i) and up (o, r), all of one format."""
+    """Of x (n, i), bias (o) or None, down (r, i) and up (o, r), all of one format, and a frozen weight (o, i) of any
+    format, which is kept as it is; in 8 bits it has the factors `row_scale` (o, 1)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        row_scale: Tensor | None,
+        bias: Tensor | None,
+        down: Tensor,
+        up: Tensor,
+        scale: float,
     ) -> Tensor:
-        y = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
+        wide = widened(weight, row_scale, x.dtype).t()
+        y = x @ wide if bias is None else torch.addmm(bias, x, wide)
         hidden = x @ down.t()
-        ctx.save_for_backward(x, weight, down, up, hidden)
+        ctx.save_for_backward(x, weight, row_scale, down, up, hidden)
         ctx.scale = scale
         return y.addmm_(hidden, up.t(), alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (of_y,) = gradients
-        x, weight, down, up, hidden = ctx.saved_tensors
+        x, weight, row_scale, down, up, hidden = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        of_hidden = of_y @ up if wanted[0] or wanted[3] else None
+        of_hidden = of_y @ up if wanted[0] or wanted[4] else None
         of_x = of_down = of_up = None
         if wanted[0] and of_hidden is not None:
-            of_x = (of_y @ weight).addmm_(of_hidden, down, alpha=ctx.scale)
-        if wanted[3] and of_hidden is not None:
+            of_x = (of_y @ widened(weight, row_scale, of_y.dtype)).addmm_(of_hidden, down, alpha=ctx.scale)
+        if wanted[4] and of_hidden is not None:
             of_down = _scaled_product(of_hidden.t(), x, ctx.scale)
-        if wanted[4]:
+        if wanted[5]:
             of_up = _scaled_product(of_y.t(), hidden, ctx.scale)
-        return of_x, None, None, of_down, of_up, None
+        return of_x, None, None, None, of_down, of_up, None
 
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -50,9 +61,8 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def fused_linear(x: Tensor, base: nn.Linear, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """The layer's result for x (..., i), in the format of the pass; equal to the plain sum up to rounding."""
-    x, weight, bias, down, up = _in_one_format(x, base.weight, base.bias, down, up)
-    rows = x.reshape(-1, x.shape[-1])
-    return _rows(rows, weight, bias, down, up, scale).view(*x.shape[:-1], -1)
+    rows = _rows(x.reshape(-1, x.shape[-1]), base, base.weight, down, up, scale)
+    return rows.view(*x.shape[:-1], -1)
 
 
 def fused_pointwise(x: Tensor, base: nn.Conv2d, down: Tensor, up: Tensor, scale: float) -> Tensor:
@@ -61,41 +71,37 @@ def fused_pointwise(x: Tensor, base: nn.Conv2d, down: Tensor, up: Tensor, scale:
     x should lie in memory with the channels last, as the result does: else it is copied, and so is the result by what
     comes next.
     """
-    x, weight, bias, down, up = _in_one_format(x, base.weight, base.bias, down, up)
     b, i, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(-1, i)
-    y = _rows(rows, weight.flatten(1), bias, down.flatten(1), up.flatten(1), scale)
+    y = _rows(rows, base, base.weight.flatten(1), down.flatten(1), up.flatten(1), scale)
     return y.view(b, height, width, -1).permute(0, 3, 1, 2)
 
 
 def is_fusible(base: nn.Module) -> bool:
     """A Linear or 1 x 1 convolution of torch's own class, with a frozen weight in a format that multiplies."""
-    if type(base) is nn.Conv2d:
+    if isinstance(base, nn.Conv2d) and type(base) in (nn.Conv2d, EightBitConv2d):
         plain = (base.kernel_size, base.stride, base.padding, base.groups) == ((1, 1), (1, 1), (0, 0), 1)
     else:
-        plain = type(base) is nn.Linear  # not its subclasses: quantised layers are some
+        plain = type(base) in (nn.Linear, EightBitLinear)  # not other libraries' subclasses: quantised ones are some
     if not plain:
         return False
     weight = base.weight
-    return isinstance(weight, Tensor) and not weight.requires_grad and weight.dtype in _MULTIPLIED
+    known = hasattr(base, "row_scale") or weight.dtype in _MULTIPLIED
+    return isinstance(weight, Tensor) and not weight.requires_grad and known
 
 
 _MULTIPLIED = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _rows(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float) -> Tensor:
-    result: Tensor = _LowRankLinear.apply(x, weight, bias, down, up, scale)  # type: ignore[no-untyped-call]
+def _rows(x: Tensor, base: nn.Linear | nn.Conv2d, weight: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """Everything but the weight in the format of the pass; converted out here so that gradients go back to each one's
+    own format. Within the function autocast would not do it: `addmm_` is not on its list, and the backward pass runs
+    without."""
+    dtype = format_of_the_pass(x, weight)
+    bias = None if base.bias is None else base.bias.to(dtype)
+    row_scale = getattr(base, "row_scale", None)
+    row_scale = None if row_scale is None else row_scale.flatten(1)
+    result: Tensor = _LowRankLinear.apply(  # type: ignore[no-untyped-call]
+        x.to(dtype), weight, row_scale, bias, down.to(dtype), up.to(dtype), scale
+    )
     return result
-
-
-def _in_one_format(
-    x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
-    """Autocast's format, or the base's; converted out here so that gradients go back to each one's own format.
-
-    Within the function autocast would not do it: `addmm_` is not on its list, and the backward pass runs without.
-    """
-    device = x.device.type
-    known = torch.amp.is_autocast_available(device)  # the meta device has none
-    dtype = torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else weight.dtype
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype), down.to(dtype), up.to(dtype)

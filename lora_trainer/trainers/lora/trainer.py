@@ -22,9 +22,15 @@ from lora_trainer.losses.huber import Criterion, comparison
 from lora_trainer.losses.noise_schedule import alphas_cumprod
 from lora_trainer.losses.weighting import Weighting
 from lora_trainer.models.adapter_file import PRECISIONS, adapter_file_bytes, flat_tensors
-from lora_trainer.models.adapters.network import adapter_tensors, freeze_unreachable, limit_norms, set_adapter_dtype
+from lora_trainer.models.adapters.network import (
+    PEFT,
+    adapter_tensors,
+    freeze_unreachable,
+    limit_norms,
+    set_adapter_dtype,
+)
 from lora_trainer.models.base_model import BaseModel
-from lora_trainer.models.fp8_storage import store_in_8_bits
+from lora_trainer.models.eight_bits import cast_to_fp8, store_in_8_bits
 from lora_trainer.models.kohya_keys import Part, by_kohya_name
 from lora_trainer.models.text_encoding import reachable_layers
 from lora_trainer.models.weights_identity import weights_identity
@@ -179,13 +185,18 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
 
 
 def _store_in_8_bits(base: BaseModel, preset: LoraPreset, precision: Precision) -> None:
-    """fp8_base, where the passes have 16 bits to make of them."""
-    in_8_bits = [base.unet] if preset.fp8_base or preset.fp8_base_unet else []
-    for model in [*in_8_bits, *(base.text_encoders if preset.fp8_base else ())]:
-        if precision.name == "no":
-            log.info("the frozen weights stay in 32 bits, as the passes run in them on this device")
-            break
-        store_in_8_bits(model)
+    """int8_base, fp8_base and fp8_base_unet; float8 where the passes have 16 bits to make of it."""
+    unet_alone = preset.fp8_base_unet and not (preset.fp8_base or preset.int8_base)
+    if not (preset.int8_base or preset.fp8_base or unet_alone):
+        return
+    if precision.name == "no" and not preset.int8_base:
+        log.info("the frozen weights stay in 32 bits, as the passes run in them on this device")
+        return
+    for model in [base.unet, *(() if unet_alone else base.text_encoders)]:
+        if LoraNetwork(preset, base).algo == PEFT:
+            store_in_8_bits(model, "int8" if preset.int8_base else "fp8")
+        else:
+            cast_to_fp8(model)
 
 
 def _add_lora(job: LoraJob, base: BaseModel) -> Names:

@@ -134,6 +134,8 @@ def test_diffusers_gets_the_trained_model_out_of_the_file(
         {"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_args": '"T_max=3" "eta_min=0e-0"'},
         {"lr_scheduler_type": "torch.optim.lr_scheduler.StepLR", "lr_scheduler_args": "step_size=2 gamma=0.5"},
         {"mixed_precision": "bf16", "fp8_base": True},
+        {"mixed_precision": "bf16", "fp8_base": True, "LoRA_type": "LyCORIS/LoCon"},
+        {"int8_base": True},
         {"mixed_precision": "bf16", "full_bf16": True, "optimizer": "AdamW8bit"},
         {"network_dropout": 0.1, "rank_dropout": 0.1, "module_dropout": 0.1},
         {"block_dims": ",".join(["2"] * 12 + ["0"] * 11), "block_alphas": ",".join(["1"] * 23)},
