@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +63,23 @@ def opacity(data: bytes) -> NDArray[np.uint8] | None:
 def size_px(data: bytes) -> tuple[int, int]:
     """(height, width) after the EXIF orientation; decodes everything, so that damage is found. Raises BadPicture."""
     image = _load(data)
+    return _upright_px(image, image.getexif())
+
+
+def header_size_px(file: BinaryIO) -> tuple[int, int]:
+    """``size_px`` without decoding, for a file in which nothing after the pixels turns them. Raises BadPicture."""
+    with _reasons():
+        image = Image.open(file)
+        # the plain class's: that of a PNG decodes it to see what comes after the pixels
+        exif = Image.Image.getexif(image)
+    if not all(image.size):
+        raise BadPicture("it has no pixels")
+    return _upright_px(image, exif)
+
+
+def _upright_px(image: Image.Image, exif: Image.Exif) -> tuple[int, int]:
     width, height = image.size
-    return (width, height) if image.getexif().get(ORIENTATION) in SWAPS_SIDES else (height, width)
+    return (width, height) if exif.get(ORIENTATION) in SWAPS_SIDES else (height, width)
 
 
 def resize_and_crop(pixels: Pixels, placement: Placement) -> Pixels:

@@ -16,11 +16,13 @@ import torch
 
 from lora_trainer.data.buckets import Size
 from lora_trainer.data.latent_encoding import Encode, encode_batches
-from lora_trainer.data.latent_files import latent_path, read_latents, write_latents
-from lora_trainer.data.survey import Sample
+from lora_trainer.data.latent_files import latent_path, read_latents, writing_behind
+from lora_trainer.data.survey import Sample, named
 from lora_trainer.errors import Refusal
 
 Progress = Callable[[int, int], None]
+
+BATCHES_BEHIND = 4  # that wait to be written
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class LatentCache:
             )
         everyone = team.exchange([(latents, problems)])
         if any(problems for _, problems in everyone):
-            raise Refusal(*(problem for _, problems in everyone for problem in problems))
+            raise Refusal(*named([problem for _, problems in everyone for problem in problems]))
         latents = {index: one for part, _ in everyone for index, one in part.items()}
         everyone.clear()  # so that stacking a bucket frees what it was stacked from
         buckets = [sample.placement.bucket_px for sample in samples]
@@ -160,15 +162,15 @@ def _encode_missing(
         workers=settings.workers,
     )
     latents: dict[int, torch.Tensor] = {}
-    for batch, of_batch in zip(wanted, encoded, strict=True):
-        if files:
+    with writing_behind(BATCHES_BEHIND * settings.batch_size) as write:
+        for batch, of_batch in zip(wanted, encoded, strict=True):
             for index, one in zip(batch, of_batch, strict=True):
-                if index not in kept:
-                    write_latents(files[index], one)
-        else:  # copies, because a view is sent to other processes with everything that it is a view of
-            latents |= {index: one.clone() for index, one in zip(batch, of_batch, strict=True)}
-        done += len(batch)
-        on_progress(done, total)
+                if not files:  # a copy, because a view is sent to other processes with everything that it is a view of
+                    latents[index] = one.clone()
+                elif index not in kept:
+                    write(files[index], one)
+            done += len(batch)
+            on_progress(done, total)
     return latents
 
 

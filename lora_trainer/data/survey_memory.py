@@ -17,19 +17,20 @@ from typing import Any
 from lora_trainer import atomic
 from lora_trainer.user_cache import user_cache
 
-VERSION = 1
+VERSION = 2
 FOLDER = "pictures"
 Stamp = tuple[int, int]  # bytes, and nanoseconds of the last change
 
 
 @dataclass(frozen=True)
 class Look:
-    """A whole decoding of a file: its size as a person sees it, its bytes' digest, and whether parts are transparent,
-    None where nobody asked."""
+    """What was found of a file: its size as a person sees it, its digest, whether parts are transparent, None where
+    nobody asked, and whether it was decoded as a ``whole`` or its header was enough."""
 
     size_px: tuple[int, int]  # height, width
     digest: str
     transparent: bool | None = None
+    whole: bool = True
 
 
 @dataclass
@@ -65,7 +66,9 @@ class SurveyMemory:
         of_folder: dict[Path, dict[str, list[object]]] = {folder: {} for folder in self._new}
         for path, (when, look) in self.looks.items():
             if path.parent in of_folder:
-                of_folder[path.parent][path.name] = [*when, *look.size_px, look.digest, look.transparent]
+                of_folder[path.parent][path.name] = [
+                    *when, *look.size_px, look.digest, look.transparent, look.whole,
+                ]  # fmt: skip
         for folder, rows in of_folder.items():
             content = json.dumps({"version": VERSION, "folder": str(folder), "pictures": rows}, ensure_ascii=False)
             with contextlib.suppress(OSError):
@@ -94,13 +97,14 @@ def _entries(folder: Path) -> Iterator[tuple[Path, tuple[Stamp, Look]]]:
         if content["version"] != VERSION or content["folder"] != str(folder):
             return
         rows: dict[str, Any] = content["pictures"]
-        for name, (size, changed, height, width, digest, transparent) in rows.items():
+        for name, (size, changed, height, width, digest, transparent, whole) in rows.items():
             numbers = (size, changed, height, width)
             if (
                 all(type(number) is int for number in numbers)
                 and type(digest) is str
                 and transparent in (True, False, None)
+                and type(whole) is bool
             ):
-                yield folder / name, ((size, changed), Look((height, width), digest, transparent))
+                yield folder / name, ((size, changed), Look((height, width), digest, transparent, whole))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return

@@ -163,6 +163,38 @@ def test_a_picture_that_went_bad_after_the_survey(samples: tuple[Sample, ...]) -
     assert caught.value.problems == (f"{samples[3].path}: the file is empty",)
 
 
+def test_all_broken_pictures_are_named_and_what_was_encoded_stays(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    settings, encoder = LatentSettings("vae", folder=tmp_path / "cache"), Encoder()
+    for index in (2, 5):  # the first bucket has 0, 2 and 3, the second 1 and 5, the third 4
+        samples[index].path.write_bytes(b"")
+    with pytest.raises(Refusal) as caught:
+        LatentCache.build(samples, encoder, settings)
+    assert caught.value.problems == tuple(f"{samples[index].path}: the file is empty" for index in (2, 5))
+    assert len(encoder.batches) == len(list((tmp_path / "cache").iterdir())) == 1
+    again = Encoder()
+    LatentCache.build([samples[index] for index in (0, 1, 3, 4)], again, settings)
+    assert len(again.batches) == 3
+
+
+def test_a_long_list_of_broken_pictures_is_cut(samples: tuple[Sample, ...]) -> None:
+    samples[0].path.write_bytes(b"")
+
+    def build(team: Team) -> tuple[str, ...]:
+        with pytest.raises(Refusal) as caught:
+            LatentCache.build([samples[0]] * 23, Encoder(), LatentSettings("vae", batch_size=2), team)
+        return caught.value.problems
+
+    for problems in built_together(2, build):
+        assert problems == (*[f"{samples[0].path}: the file is empty"] * 20, "... and 3 more pictures")
+
+
+def test_a_picture_that_lies_there_twice_is_written_once(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    settings = LatentSettings("vae", folder=tmp_path / "cache")
+    cache = LatentCache.build([samples[0]] * 12, Encoder(), settings)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert all(torch.equal(cache.get(0)[0], cache.get(index)[0]) for index in range(12))
+
+
 def test_a_folder_that_cannot_be_written_is_a_message(samples: tuple[Sample, ...], tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     encoder = Encoder()

@@ -8,13 +8,16 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from lora_trainer.data import survey as surveying
 from lora_trainer.data.buckets import BucketSettings, Placement
 from lora_trainer.data.folders import read_folders, read_subsets
+from lora_trainer.data.images import size_px
 from lora_trainer.data.subsets import Subset
-from lora_trainer.data.survey import data_fingerprint, summarize, survey
+from lora_trainer.data.survey import data_fingerprint, decode_all, summarize, survey
 from lora_trainer.errors import Refusal
 
 SETTINGS = BucketSettings((128, 128), step_px=32)
@@ -136,3 +139,111 @@ def test_only_a_picture_with_a_transparent_part_has_a_mask_in_itself(data: Path)
     opaque.save(data / "1_c" / "pierced.png")
     samples = survey(read_subsets([Subset(data / "1_c", "1_c", alpha_mask=True)], data), SETTINGS)
     assert [sample.path.stem for sample in samples if sample.alpha_mask] == ["pierced"]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the files that a survey decodes."""
+    found: list[int] = []
+
+    def counted(content: bytes) -> tuple[int, int]:
+        found.append(len(content))
+        return size_px(content)
+
+    monkeypatch.setattr(surveying, "size_px", counted)
+    return found
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """Pictures of several kinds, some larger than what is read of them."""
+    folder = tmp_path / "1_ä noise"
+    folder.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (160, 320, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for name in ("a.png", "b.jpg", "c.webp", "d.png"):
+        image.resize((128, 96)).save(folder / name, exif=exif, quality=90)
+    image.save(folder / "large.png")
+    image.resize((640, 640)).save(folder / "large.jpg", quality=100, exif=exif)
+    return tmp_path
+
+
+def test_of_pictures_that_are_decoded_later_headers_are_read(noise: Path, decoded: list[int]) -> None:
+    pictures = read_folders(noise, ".txt")
+    by_header = survey(pictures, SETTINGS, whole=False)
+    assert decoded == []
+    assert [sample.size_px for sample in by_header] == [(128, 96)] * 4 + [(640, 640), (160, 320)]
+    assert survey(pictures, SETTINGS) == by_header
+    assert len(decoded) == 6
+
+
+def test_a_file_of_which_the_header_proves_nothing_is_decoded(noise: Path, decoded: list[int]) -> None:
+    Image.new("RGB", (100, 100)).save(noise / "1_ä noise" / "e.bmp")
+    jpeg = noise / "1_ä noise" / "b.jpg"
+    jpeg.write_bytes(jpeg.read_bytes() + bytes(100_000))  # what cameras append
+    assert len(survey(read_folders(noise, ".txt"), SETTINGS, whole=False)) == 7
+    assert sorted(decoded) == sorted([(noise / "1_ä noise" / "e.bmp").stat().st_size, jpeg.stat().st_size])
+
+
+def test_what_is_cut_off_is_found_by_headers_as_well(noise: Path) -> None:
+    files = sorted((noise / "1_ä noise").iterdir())
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-40])
+    reasons = []
+    for whole in (False, True):
+        with pytest.raises(Refusal) as caught:
+            survey(read_folders(noise, ".txt"), SETTINGS, whole=whole)
+        reasons.append(caught.value.problems)
+    assert reasons[0] == reasons[1]
+    assert [problem.partition(": ")[0] for problem in reasons[0]] == [str(file) for file in files]
+
+
+def test_damage_in_the_middle_is_found_by_who_decodes(noise: Path) -> None:
+    large = noise / "1_ä noise" / "large.png"
+    content = bytearray(large.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    large.write_bytes(content)
+    samples = survey(read_folders(noise, ".txt"), SETTINGS, whole=False)
+    assert len(samples) == 6
+    decode_all([sample for sample in samples if sample.path != large], samples)
+    for look in (lambda: decode_all(samples), lambda: survey(read_folders(noise, ".txt"), SETTINGS)):
+        with pytest.raises(Refusal) as caught:
+            look()
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"{large}: damaged (")
+    samples[0].path.write_bytes(b"")
+    with pytest.raises(Refusal) as caught:
+        decode_all(samples[:2], samples)
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [str(samples[0].path), str(large)]
+
+
+def test_transparency_is_decoded_where_it_counts(data: Path, decoded: list[int]) -> None:
+    Image.new("RGBA", (96, 96), (9, 9, 9, 100)).save(data / "1_c" / "clear.png")
+    pictures = read_subsets([Subset(data / "1_c", "1_c", alpha_mask=True)], data)
+    samples = survey(pictures, SETTINGS, whole=False)
+    assert [sample.path.stem for sample in samples if sample.alpha_mask] == ["clear"]
+    assert len(decoded) == 3
+
+
+def test_progress_is_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surveying, "AT_ONCE", 3)
+    heard: list[tuple[int, int]] = []
+    survey(read_folders(data, ".txt"), SETTINGS, on_progress=lambda *numbers: heard.append(numbers))
+    assert heard == [(3, 4), (4, 4)]
+
+
+def test_what_was_seen_before_someone_stops_it_is_remembered(
+    data: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surveying, "AT_ONCE", 1)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        survey(read_folders(data, ".txt"), SETTINGS, workers=1, on_progress=stop)
+    seen = len(decoded)
+    assert seen >= 1
+    survey(read_folders(data, ".txt"), SETTINGS)
+    assert len(decoded) == 4

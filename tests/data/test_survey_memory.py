@@ -44,9 +44,9 @@ def look(tmp_path: Path) -> Callable[..., tuple[Sample, ...]]:
     for number in range(3):
         Image.new("RGBA", (40 + 8 * number, 50), (200, 10, 10, 100 * number)).save(folder / f"{number}.png")
 
-    def run(**changes: Any) -> tuple[Sample, ...]:
-        files = sorted(folder.glob("*.png"))
-        return survey([Picture(file, file.name, "ü", 1, "a caption", **changes) for file in files], SETTINGS)
+    def run(whole: bool = True, **changes: Any) -> tuple[Sample, ...]:
+        pictures = [Picture(file, file.name, "ü", 1, "a caption", **changes) for file in sorted(folder.glob("*.png"))]
+        return survey(pictures, SETTINGS, whole=whole)
 
     return run
 
@@ -79,6 +79,27 @@ def test_transparency_is_looked_at_when_it_is_asked_for(
     assert len(decoded) == 6
 
 
+def test_a_look_at_the_header_does_not_stand_for_a_whole_one(
+    decoded: list[int], look: Callable[..., tuple[Sample, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = look(whole=False)
+    assert decoded == []
+    assert look() == first
+    assert len(decoded) == 3
+    monkeypatch.setattr(surveying, "_header_look", None)  # is not called
+    assert look(whole=False) == first
+    assert len(decoded) == 3
+
+
+def test_headers_are_read_once(
+    decoded: list[int], look: Callable[..., tuple[Sample, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = look(whole=False)
+    monkeypatch.setattr(surveying, "_header_look", None)
+    assert look(whole=False) == first
+    assert decoded == []
+
+
 def test_damage_is_found_each_time(decoded: list[int], look: Callable[..., tuple[Sample, ...]], tmp_path: Path) -> None:
     look()
     broken = tmp_path / "ü pictures" / "0.png"
@@ -90,10 +111,13 @@ def test_damage_is_found_each_time(decoded: list[int], look: Callable[..., tuple
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", '{"version": 1}', '{"version": 2, "folder": "FOLDER", "pictures": {}}',
-     '{"version": 1, "folder": "FOLDER", "pictures": {"0.png": [1, 2]}}',
-     '{"version": 1, "folder": "FOLDER", "pictures": {"0.png": ["SIZE", "TIME", "a", 2, "digest", false]}}',
-     '{"version": 1, "folder": "another", "pictures": {"0.png": ["SIZE", "TIME", 1, 2, "digest", false]}}'],
+    ["", "{", "[]", "null", '{"version": 2}',
+     '{"version": 1, "folder": "FOLDER", "pictures": {"0.png": ["SIZE", "TIME", 1, 2, "digest", false]}}',
+     '{"version": 3, "folder": "FOLDER", "pictures": {"0.png": ["SIZE", "TIME", 1, 2, "digest", false, true]}}',
+     '{"version": 2, "folder": "FOLDER", "pictures": {"0.png": [1, 2]}}',
+     '{"version": 2, "folder": "FOLDER", "pictures": {"0.png": ["SIZE", "TIME", "a", 2, "digest", false, true]}}',
+     '{"version": 2, "folder": "FOLDER", "pictures": {"0.png": ["SIZE", "TIME", 1, 2, "digest", false, 1]}}',
+     '{"version": 2, "folder": "another", "pictures": {"0.png": ["SIZE", "TIME", 1, 2, "digest", false, true]}}'],
 )  # fmt: skip
 def test_a_cache_that_is_not_sound_is_made_anew(
     decoded: list[int], look: Callable[..., tuple[Sample, ...]], tmp_path: Path, content: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from lora_trainer.trainers.diffusion.objective import encode
 
 log = logging.getLogger(__name__)
 
+MOST_DECODERS = 16  # threads of a process that decode pictures ahead of the VAE
 TEXT_PARTS: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
 
 
@@ -100,6 +102,7 @@ def encode_pictures(
         dtype=torch.float16 if half else torch.float32,
         batch_size=max(1, batch_size),
         folder=folder,
+        workers=min(MOST_DECODERS, max(4, (os.cpu_count() or 4) // processes.world)),
     )
     team = Team(processes.rank, processes.world, processes.gather)
     encode_here: Callable[[Tensor], tuple[Tensor, Tensor]] = lambda pixels: encode(vae, pixels)  # noqa: E731

@@ -12,14 +12,17 @@ from typing import Any
 from lora_trainer import atomic
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.config.finetune_saving import STABILIZED, VALIDATION
+from lora_trainer.data.buckets import BucketSettings
 from lora_trainer.data.everydream.epochs import EpochPlan, Rated
 from lora_trainer.data.everydream.pictures import Item, read_data_root
 from lora_trainer.data.everydream.placing import bucket_settings, part_size, undersized_text
 from lora_trainer.data.everydream.schedule_file import schedule_name, schedule_text
 from lora_trainer.data.everydream.usage import Usage
-from lora_trainer.data.survey import Sample, survey
+from lora_trainer.data.folders import Picture
+from lora_trainer.data.survey import Sample, decode_all
 from lora_trainer.draws import draw_key
 from lora_trainer.errors import Refusal
+from lora_trainer.trainers.diffusion.looking import look_at_pictures
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +61,18 @@ def find_items(preset: FinetunePreset) -> dict[str, tuple[Item, ...]]:
 
 
 def finetune_pictures(preset: FinetunePreset, seed: int) -> FinetunePictures:
-    """Every picture opened and placed, and some set apart. Raises Refusal with all that is wrong."""
+    """Every picture opened and placed, and some set apart. Raises Refusal with all that is wrong.
+
+    What is measured is decoded here; what is trained as well, unless its latents are encoded before the first step.
+    """
     found = find_items(preset)
     buckets = bucket_settings(preset.resolution)
+    decodes = preset.train_vae or not preset.caches_latents
     surveyed = _all_or_refusal(
-        {name: _surveyor([item.picture for item in items], buckets) for name, items in found.items()}
+        {
+            name: _surveyor([item.picture for item in items], buckets, whole=bool(name) or decodes)
+            for name, items in found.items()
+        }
     )
     sets = {name: PictureSet(found[name], surveyed[name]) for name in found}
     trained = sets.pop("")
@@ -79,6 +89,7 @@ def finetune_pictures(preset: FinetunePreset, seed: int) -> FinetunePictures:
     if preset.validates and preset.stabilize_training_loss:
         seen = _lots(trained.samples, preset.stabilize_split_proportion, preset.val_seed or seed)
         measured.append((STABILIZED, trained.chosen(lambda sample: sample.digest in seen)))
+    decode_all([sample for _, pictures in measured for sample in pictures.samples], trained.samples)
     return FinetunePictures(trained, tuple(measured))
 
 
@@ -132,8 +143,8 @@ def _reader(path: str, key: str) -> Callable[[], tuple[Item, ...]]:
     return lambda: read_data_root(Path(path), key)
 
 
-def _surveyor(pictures: Sequence[Any], buckets: Any) -> Callable[[], tuple[Sample, ...]]:
-    return lambda: survey(pictures, buckets)
+def _surveyor(pictures: Sequence[Picture], buckets: BucketSettings, *, whole: bool) -> Callable[[], tuple[Sample, ...]]:
+    return lambda: look_at_pictures(pictures, buckets, whole=whole)
 
 
 def _all_or_refusal(looks: dict[str, Callable[[], Any]]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from lora_trainer.data.folders import Picture, numbered_folders, read_folders, r
 from lora_trainer.data.held_out import hold_out
 from lora_trainer.data.regularisation import fill_up
 from lora_trainer.data.subsets import REGULARISATION, DataSet, Subset
-from lora_trainer.data.survey import Sample, survey
+from lora_trainer.data.survey import Sample, decode_all
 from lora_trainer.errors import Refusal
+from lora_trainer.trainers.diffusion.looking import look_at_pictures
 
 log = logging.getLogger(__name__)
 
@@ -94,10 +95,14 @@ def read_pictures(preset: LoraPreset, sets: Sequence[DataSet]) -> tuple[Picture,
 
 
 def training_set(preset: LoraPreset, seed: int) -> TrainingSet:
-    """Every picture opened and placed, regularisation filled up, some held out. Raises Refusal."""
+    """Every picture opened and placed, regularisation filled up, some held out. Raises Refusal.
+
+    What is measured is decoded here; what is trained as well, unless its latents are encoded before the first step.
+    """
     sets = data_sets(preset)
-    surveyed = _surveyed(sets, read_pictures(preset, sets))
+    surveyed = _surveyed(sets, read_pictures(preset, sets), whole=not preset.caches_latents)
     held_out = [each for pair in zip(sets, surveyed, strict=True) for each in _held_out(preset, *pair, seed)]
+    decode_all(held_out, [sample for own in surveyed for sample in own])
     hidden = {sample.digest for sample in held_out}
     samples: list[Sample] = []
     for own in surveyed:  # what one data set holds out is not trained in another one either
@@ -151,13 +156,14 @@ def _with_masks(data_set: DataSet, preset: LoraPreset) -> DataSet:
     return replace(data_set, subsets=tuple(changed(subset) for subset in data_set.subsets))
 
 
-def _surveyed(sets: Sequence[DataSet], pictures: Sequence[Picture]) -> list[tuple[Sample, ...]]:
+def _surveyed(sets: Sequence[DataSet], pictures: Sequence[Picture], *, whole: bool) -> list[tuple[Sample, ...]]:
     """The samples of each data set. Raises Refusal with the problems of all of them."""
     numbers = [number for number, data_set in enumerate(sets) for _ in data_set.subsets]
     found, problems = [], []
     for number, data_set in enumerate(sets):
+        own = [each for each in pictures if numbers[each.subset] == number]
         try:
-            found.append(survey([each for each in pictures if numbers[each.subset] == number], data_set.buckets))
+            found.append(look_at_pictures(own, data_set.buckets, whole=whole))
         except Refusal as refusal:
             problems += [problem for problem in refusal.problems if problem not in problems]
     if problems:
@@ -184,7 +190,8 @@ def _say_what_is_idle(preset: LoraPreset, held_out: Sequence[Sample]) -> None:
 def _validation_folder(preset: LoraPreset, data_set: DataSet) -> tuple[Sample, ...]:
     folder = Path(preset.validation_data_dir)
     pictures = read_folders(folder, preset.caption_extension, preset.enable_wildcard, "validation_data_dir")
-    return tuple(replace(sample, subset=0) for sample in survey(pictures, data_set.buckets))
+    samples = look_at_pictures(pictures, data_set.buckets, whole=True)
+    return tuple(replace(sample, subset=0) for sample in samples)
 
 
 def _filled_up(regularisation: Sequence[Sample], trained: Sequence[Sample]) -> list[Sample]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from lora_trainer.config.finetune import FinetunePreset
 from lora_trainer.data.batches import Share
@@ -100,6 +101,28 @@ def test_all_folders_that_are_wrong_are_named(make: MakePreset, tmp_path: Path) 
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["data_root", "manual_data_root"]
     with pytest.raises(Refusal, match="leaves none to train"):
         finetune_pictures(make(val_split_mode="automatic", auto_split_proportion=1.0), 1)
+
+
+def test_pictures_that_are_encoded_first_are_not_decoded_before(make: MakePreset, root: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(root, broken)
+    for file in sorted(broken.glob("*.jpg")):
+        Image.open(file).save(file, "PNG")
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    cached = {"data_root": str(broken), "cache_latents": True}
+    assert len(finetune_pictures(make(**cached), 555).trained.samples) == 5
+    for bad, keys in [
+        (5, {"data_root": str(broken)}),
+        (5, {**cached, "train_vae": True}),
+        (5, {**cached, "data_root": str(root), "val_split_mode": "manual", "manual_data_root": str(broken)}),
+        (5, {**cached, "val_split_mode": "automatic", "auto_split_proportion": 0.2}),
+    ]:
+        with pytest.raises(Refusal) as caught:
+            finetune_pictures(make(**keys), 555)
+        assert len(caught.value.problems) == bad
+        assert all(": damaged (" in problem for problem in caught.value.problems)
 
 
 def test_a_step_has_one_shape_and_any_step_can_be_asked_for(make: MakePreset, tokens: CaptionTokens) -> None:

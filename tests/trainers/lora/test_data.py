@@ -247,6 +247,26 @@ def test_what_one_data_set_holds_out_no_other_one_trains(
     ]
 
 
+def test_pictures_that_are_encoded_first_are_not_decoded_before(write_preset: WritePreset, photos: Path) -> None:
+    files = sorted(photos.rglob("*.jpg"))
+    for file in files:
+        Image.open(file).save(file, "PNG")
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    job = inspect_lora(load_preset(write_preset("sd15", cache_latents=True)), 1, 7)
+    assert len(job.samples) == 4
+    with pytest.raises(Refusal) as caught:
+        inspect_lora(load_preset(write_preset("sd15", cache_latents=False)), 1, 7)
+    assert [problem.partition(": damaged")[0] for problem in caught.value.problems] == [str(file) for file in files]
+    with pytest.raises(Refusal) as caught:
+        inspect_lora(load_preset(write_preset("sd15", cache_latents=True, validation_split=0.5)), 1, 7)
+    assert len(caught.value.problems) == 4  # those that are held out have no cache, and with them all are named
+    with pytest.raises(Refusal) as caught:
+        build_lora(job, Processes(), Precision("no", "cpu"))
+    assert len(caught.value.problems) == 4
+
+
 def test_a_data_set_file_is_held_against_the_caches(write_preset: WritePreset, photos: Path, tmp_path: Path) -> None:
     folder = next(path for path in sorted(photos.iterdir()) if path.is_dir())
     described = tmp_path / "sets.toml"
