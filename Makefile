@@ -41,6 +41,7 @@ bench: install  ## measure trainings against plain loops
 	$(BIN)/python -m tools.bench_lora --size tiny,mid
 	$(BIN)/python -m tools.bench
 	$(BIN)/python -m tools.bench_gan
+	$(BIN)/python -m tools.bench_cache
 
 docs: install  ## write the preset reference and the JSON Schemas anew, and build the site into build/site
 	$(BIN)/python -m tools.make_docs

@@ -23,7 +23,7 @@ class Ends:
 
     @property
     def last(self) -> bytes:
-        return (self.head + self.tail)[-END_BYTES:]
+        return self.tail if len(self.tail) == END_BYTES else (self.head + self.tail)[-END_BYTES:]
 
     @property
     def kind(self) -> str:
@@ -33,12 +33,14 @@ class Ends:
     @property
     def digest(self) -> str | None:
         """As ``digest`` makes it, None where that needs all bytes."""
-        content = self.head + self.tail
-        if self.length != len(content):
+        found = blake2b(digest_size=16)
+        if self.length != len(self.head) + len(self.tail):
             if not self.kind:
                 return None
-            content = self.length.to_bytes(8, "little") + content
-        return blake2b(content, digest_size=16).hexdigest()
+            found.update(self.length.to_bytes(8, "little"))
+        found.update(self.head)
+        found.update(self.tail)
+        return found.hexdigest()
 
 
 def digest(data: bytes) -> str:
@@ -101,7 +103,7 @@ def _jpeg(file: BinaryIO, ends: Ends) -> bool:
         file.seek(at)
         marker, size = file.read(2), int.from_bytes(file.read(2), "big")
         if marker == b"\xff\xda":
-            return ends.last.find(b"\xff\xd9", max(0, at - ends.length + len(ends.last))) >= 0
+            return ends.last.rfind(b"\xff\xd9") >= max(0, at - ends.length + len(ends.last))
         if marker[:1] != b"\xff" or size < 2:
             return False
         at += 2 + size

@@ -227,10 +227,12 @@ def _header_look(path: Path) -> Look | None:
     """Of a file that provably has an end. None says that it has to be decoded. Raises OSError."""
     with path.open("rb") as file:
         ends = read_ends(file)
-        if ends.digest is None or not is_complete(file, ends):
+        if not is_complete(file, ends):
             return None
         file.seek(0)
         try:
-            return Look(header_size_px(file), ends.digest, whole=False)
+            found_px = header_size_px(file)
         except BadPicture:
             return None
+    name = ends.digest
+    return None if name is None else Look(found_px, name, whole=False)
