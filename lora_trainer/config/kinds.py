@@ -97,6 +97,14 @@ def _recomputed(value: object) -> object:
     return word if word in ("auto", "feed_forward", "geglu") else _switch(value)
 
 
+def _whole_or_auto(value: object) -> int | str:
+    if isinstance(value, str) and value.strip().casefold() == "auto":
+        return "auto"
+    if (number := _whole(value)) < 1:
+        raise Unfit
+    return number
+
+
 def _whole(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -254,6 +262,14 @@ Whole = Annotated[
         "a whole number",
         _whole,
         {"type": ["integer", "string", "null"], "pattern": r"^\s*([+-]?\d+(\.0*)?)?\s*$"},
+    ),
+]
+PositiveOrAuto = Annotated[
+    int | Literal["auto"],
+    Reads(
+        "a whole number from 1 on, or auto",
+        _whole_or_auto,
+        {"type": ["integer", "string", "null"], "minimum": 1, "pattern": r"^\s*(\+?0*[1-9]\d*(\.0*)?|[Aa]uto)?\s*$"},
     ),
 ]
 Number = Annotated[float, Reads("a number", _number, {"type": ["number", "string", "null"], "pattern": _NUMBER_TEXT})]

@@ -41,6 +41,11 @@ class LoraPreset(
         return bool(self.validation_data_dir or self.validation_split)
 
     @property
+    def batch_size(self) -> int:
+        """Pictures per device in one pass; the fewest while auto has not been settled."""
+        return 1 if self.train_batch_size == "auto" else self.train_batch_size
+
+    @property
     def caches_latents(self) -> bool:
         return self.cache_latents or self.cache_latents_to_disk
 

@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MultipleOf
 
-from lora_trainer.config.kinds import AnyCase, Count, NotNegative, PathText, Positive, Share, Size, Switch, Text, Whole
+from lora_trainer.config.kinds import (
+    AnyCase,
+    Count,
+    NotNegative,
+    PathText,
+    Positive,
+    PositiveOrAuto,
+    Share,
+    Size,
+    Switch,
+    Text,
+    Whole,
+)
 from lora_trainer.config.setting import no_effect, setting
 
 
@@ -21,7 +33,11 @@ class Data:
         "in an epoch; the words are the caption of an image without a caption file.",
         example="data/my_character",
     )
-    train_batch_size: Positive = setting(1, "Images per device in one pass.")
+    train_batch_size: PositiveOrAuto = setting(
+        1,
+        "Images per device in one pass. auto takes as many as the device holds by the memory plan, 8 at the most, and "
+        "stays with them when the run goes on; the rates are not changed with it.",
+    )
     gradient_accumulation_steps: Positive = setting(
         1, "Passes whose gradients add up to one step; a step counts once, however many passes it has."
     )

@@ -11,6 +11,8 @@ from typing import BinaryIO
 END_BYTES = 65536
 MOST_PARTS = 256  # that are followed from one to the next
 BEHIND_PIXELS = (b"IDAT", b"tIME", b"fcTL", b"fdAT")  # the chunks of a PNG that cannot turn the picture
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")  # those that can by these words, which Pillow reads as EXIF and XMP
+TURNING = (b"exif\0", b"xmp\0", b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def _chunks_end(file: BinaryIO, at: int, length: int) -> bool:
         if kind == b"IEND":
             return pixels and at <= length
         pixels = pixels or kind == b"IDAT"
-        if not kind or (pixels and kind not in BEHIND_PIXELS):
+        harmless = kind in BEHIND_PIXELS or (kind in TEXTS and not file.read(24).startswith(TURNING))
+        if not kind or (pixels and not harmless):
             return False
     return False
 

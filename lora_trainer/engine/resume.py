@@ -85,6 +85,14 @@ def find_start(
     return replace(state, changes=tuple(differences(state.manifest.get("fingerprint", {}), fingerprint)), kept=True)
 
 
+def fingerprint_of(folder: RunFolder) -> Mapping[str, Any]:
+    """What the run in this folder was made with, as its newest checkpoint or its end says; empty without either."""
+    own = CheckpointFolder(folder.checkpoints).newest()
+    found = (folder.status() or {}) if own is None else own.manifest
+    fingerprint = found.get("fingerprint", {})
+    return fingerprint if isinstance(fingerprint, Mapping) else {}
+
+
 def _refuse_finished(folder: RunFolder, fingerprint: Mapping[str, Any], total_steps: int, resumed: Resumed) -> None:
     """AlreadyFinished or Refusal when this run has ended well; a longer one may go on from a state."""
     status = folder.status()

@@ -10,7 +10,8 @@ from lora_trainer.config.common import CommonPreset
 from lora_trainer.engine.cadence import NEVER, Cadence
 from lora_trainer.engine.hub import HubSettings
 from lora_trainer.engine.kept_files import KEEP_ALL, SD_SCRIPTS_NAMES, Keep, Names
-from lora_trainer.engine.resume import NOTHING_RESUMED, Resumed
+from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.resume import NOTHING_RESUMED, AlreadyFinished, Resumed
 from lora_trainer.engine.validation import NO_VALIDATION, Validation
 from lora_trainer.errors import Refusal
 
@@ -126,3 +127,22 @@ def attempt(look: Callable[[], T], problems: list[str]) -> T | None:
     except Refusal as refusal:
         problems.extend(problem for problem in refusal.problems if problem not in problems)
         return None
+
+
+def found_by_main(processes: Processes, look: Callable[[], T]) -> T:
+    """Look in the main process alone, and have everyone get what it finds or stop with what it refuses."""
+    answer: tuple[str, Any] = ("", None)
+    if processes.is_main:
+        try:
+            answer = ("found", look())
+        except Refusal as refusal:
+            answer = ("refused", refusal.problems)
+        except AlreadyFinished as finished:
+            answer = ("finished", str(finished))
+    word, value = processes.from_main(answer)
+    if word == "refused":
+        raise Refusal(*value)
+    if word == "finished":
+        raise AlreadyFinished(value)
+    found: T = value
+    return found

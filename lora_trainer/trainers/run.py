@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +30,10 @@ from lora_trainer.engine.run_settings import RunSettings
 from lora_trainer.engine.signals import Stopped, StopRequest
 from lora_trainer.engine.step import NonFiniteError
 from lora_trainer.engine.trackers import NO_TRACKERS, Trackers, check_trackers, log_folder, open_trackers
-from lora_trainer.errors import Refusal
 from lora_trainer.report.write import leave_report
 from lora_trainer.trainers.doctor import leave_page
 from lora_trainer.trainers.facts import leave_facts
-from lora_trainer.trainers.job import Job
+from lora_trainer.trainers.job import Job, found_by_main
 from lora_trainer.trainers.starts import STARTS, Start
 
 log = logging.getLogger(__name__)
@@ -90,14 +89,16 @@ def _run_stage(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: 
 
 
 def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, restart: bool) -> None:
-    preset = loaded.preset
-    start = STARTS[preset.trainer]
-    folder = RunFolder(Path(preset.output_dir), preset.output_name)
-    check_trackers(preset)
+    start = STARTS[loaded.preset.trainer]
+    folder = RunFolder(Path(loaded.preset.output_dir), loaded.preset.output_name)
+    check_trackers(loaded.preset)
     _say(loaded)
     if dry:
-        _from_main(processes, lambda: leave_page(loaded))
-    job: Job = _from_main(processes, lambda: _inspect(loaded, processes.world, folder, restart))
+        found_by_main(processes, lambda: leave_page(loaded))
+    if start.settle:
+        loaded = start.call("settle", loaded, processes, folder, restart)
+    preset = loaded.preset
+    job: Job = found_by_main(processes, lambda: _inspect(loaded, processes.world, folder, restart))
     precision, note = choose_precision(job.mixed_precision, processes.device)
     if note:
         log.info("note: %s", note)
@@ -106,8 +107,8 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
         trainer = _build(start, job, processes, precision, dry=True)
         dry_run(trainer, start.call("plan", trainer), _settings(loaded, job, folder, NO_TRACKERS), processes, precision)
         return
-    found = _from_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart, job.resumed))
-    _from_main(processes, lambda: check_hub(job.hub))
+    found = found_by_main(processes, lambda: find_start(folder, job.fingerprint, job.total_steps, restart, job.resumed))
+    found_by_main(processes, lambda: check_hub(job.hub))
     with (
         _reserved(folder, processes),
         open_trackers(preset, folder, processes, found.step if found else 0) as track,
@@ -136,7 +137,7 @@ def _run(loaded: Loaded, processes: Processes, stop: StopRequest, *, dry: bool, 
 @contextmanager
 def _reserved(folder: RunFolder, processes: Processes) -> Iterator[None]:
     """While models are loaded there is no status yet that tells other programs to stay away."""
-    is_new = _from_main(processes, folder.reserve)
+    is_new = found_by_main(processes, folder.reserve)
     try:
         yield
     finally:
@@ -154,24 +155,6 @@ def _build(start: Start, job: Job, processes: Processes, precision: Precision, *
 def _report(folder: RunFolder, processes: Processes) -> None:
     if processes.is_main:
         leave_report(folder.path)
-
-
-def _from_main(processes: Processes, look: Callable[[], Any]) -> Any:
-    """Look in the main process alone, and have everyone get what it finds or stop with what it refuses."""
-    answer: tuple[str, Any] = ("", None)
-    if processes.is_main:
-        try:
-            answer = ("found", look())
-        except Refusal as refusal:
-            answer = ("refused", refusal.problems)
-        except AlreadyFinished as finished:
-            answer = ("finished", str(finished))
-    word, value = processes.from_main(answer)
-    if word == "refused":
-        raise Refusal(*value)
-    if word == "finished":
-        raise AlreadyFinished(value)
-    return value
 
 
 def _inspect(loaded: Loaded, world: int, folder: RunFolder, restart: bool) -> Job:

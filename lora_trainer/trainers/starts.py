@@ -21,7 +21,8 @@ class Start:
     `resume(preset, folder, restart)`, where there is one, finds what the preset asks to go on from, before `inspect`.
     `material(job)`, where there is one, tells the report what is trained on what, and how the result is used.
     `dataset(loaded)`, where there is one, lists the pictures for a look at all of them, and never refuses.
-    `fit(trainer, processes, precision)`, where there is one, settles what the preset leaves to the machine.
+    `settle(loaded, processes, folder, restart)`, where there is one, puts numbers in place of what the preset leaves to
+    the machine and the data's order needs; `fit(trainer, processes, precision)` does so for what a built trainer needs.
     `memory_advice` is what to try when the device's memory is too small, from what costs least on; `rungs` are the
     values of gradient_checkpointing, each with less memory than the one before, which come first.
     """
@@ -32,6 +33,7 @@ class Start:
     plan: str
     resume: str = ""
     material: str = ""
+    settle: str = ""
     fit: str = ""
     dataset: str = ""
     memory_advice: str = "a smaller batch"
@@ -59,6 +61,7 @@ STARTS: Mapping[str, Start] = {
         build="lora_trainer.trainers.lora.trainer:build_lora",
         plan="lora_trainer.trainers.lora.plan:plan_lora",
         material="lora_trainer.trainers.lora.material:lora_material",
+        settle="lora_trainer.trainers.lora.batch_size:settle_lora",
         fit="lora_trainer.trainers.lora.plan:fit_lora",
         dataset="lora_trainer.trainers.lora.doctor:lora_dataset",
         resume="lora_trainer.trainers.lora.resume:find_resumed",

@@ -68,7 +68,7 @@ def data_sets(preset: LoraPreset) -> tuple[DataSet, ...]:
         for folder, repeats, tokens, is_reg in folders
     ]  # fmt: skip
     split, seed = preset.validation_split, preset.validation_seed
-    return (DataSet(bucket_settings(preset), preset.train_batch_size, tuple(subsets), split, seed),)
+    return (DataSet(bucket_settings(preset), preset.batch_size, tuple(subsets), split, seed),)
 
 
 def _refuse_what_a_cache_freezes(preset: LoraPreset, sets: Sequence[DataSet]) -> None:
@@ -140,7 +140,7 @@ def _usual(preset: LoraPreset) -> Mapping[str, Any]:
         "alpha_mask",
     )  # fmt: skip
     values = {name: getattr(preset, name) for name in (*same, *OF_CAPTIONS)}
-    return {**values, "resolution": preset.max_resolution, "batch_size": preset.train_batch_size, "num_repeats": 1}
+    return {**values, "resolution": preset.max_resolution, "batch_size": preset.batch_size, "num_repeats": 1}
 
 
 def _with_masks(data_set: DataSet, preset: LoraPreset) -> DataSet:

@@ -50,16 +50,17 @@ def plan_lora(trainer: LoraTrainer) -> list[tuple[str, str]]:
 def fit_lora(trainer: LoraTrainer, processes: Processes, precision: Precision) -> None:
     """What the preset leaves to the machine."""
     if trainer.job.preset.gradient_checkpointing == "auto":
-        climb(trainer.base, trainer.phases[0], *_needed(trainer), processes, precision)
+        climb(trainer.base, trainer.phases[0], *needed(trainer), processes, precision)
 
 
 def memory_of(trainer: LoraTrainer) -> Rows:
     """What the training needs of the card that is there, or else of those that there are."""
-    memory, choices = _needed(trainer)
+    memory, choices = needed(trainer)
     return memory_rows(memory, choices, list(_measures(trainer.job.preset)), card_bytes(trainer.base.unet.device))
 
 
-def _needed(trainer: LoraTrainer) -> tuple[DiffusionMemory, Choices]:
+def needed(trainer: LoraTrainer) -> tuple[DiffusionMemory, Choices]:
+    """What the memory plan is made of: the models with a micro-batch of the largest step, and what the preset says."""
     preset, device, phase, base = trainer.job.preset, trainer.base.unet.device, trainer.phases[0], trainer.base
     passes = base.unet.dtype if device.type == "cuda" else DTYPES[preset.mixed_precision]
     micro = max(trainer.data(trainer.largest_step), key=lambda each: len(each["names"]))
@@ -81,8 +82,8 @@ def _measures(preset: LoraPreset) -> Iterator[Measure]:
     yield Measure("cache_latents", lambda choices: replace(choices, encodes=False))
     yield from rung_measures()
     yield Measure("optimizer AdamW8bit", other_optimizer("AdamW8bit"))
-    if preset.train_batch_size > 1:
-        yield Measure("train_batch_size 1", lambda choices: replace(choices, share=1 / preset.train_batch_size))
+    if preset.batch_size > 1:
+        yield Measure("train_batch_size 1", lambda choices: replace(choices, share=1 / preset.batch_size))
 
 
 def _latent_bytes(trainer: LoraTrainer) -> int:

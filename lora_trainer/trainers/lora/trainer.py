@@ -179,7 +179,7 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     validator = None
     if held_out:
         model, objective = cast(DiffusionModel, phase.module), cast(Objective, phase.loss)
-        seed, batch_size = job.validation_seed, preset.train_batch_size
+        seed, batch_size = job.validation_seed, preset.batch_size
         validator = DiffusionValidator(model, objective, held_out, tokens, precision, seed, batch_size)
     return LoraTrainer(job, base, [phase], data, total_steps, names, LoraFacts(job, base), validator)
 
