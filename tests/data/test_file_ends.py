@@ -99,6 +99,14 @@ def test_a_png_that_is_turned_behind_its_pixels_has_to_be_decoded() -> None:
     assert ends_well(data[:33] + turned + data[33:])
 
 
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+def test_words_behind_the_pixels_of_a_png(kind: bytes) -> None:
+    data = FILES["PNG"]
+    assert ends_well(data[:-12] + chunk(kind, b"date:create\0" + b"2026-11-21") + data[-12:])
+    for key in (b"exif", b"xmp", b"Raw profile type exif", b"XML:com.adobe.xmp"):
+        assert not ends_well(data[:-12] + chunk(kind, key + b"\0" + b"more") + data[-12:])
+
+
 def test_a_digest_of_the_ends_or_of_all_bytes() -> None:
     small, large = FILES["JPEG"], FILES["JPEG, large"]
     assert len(small) < 2 * END_BYTES < len(large)
