@@ -16,8 +16,9 @@ import torch
 
 from lora_trainer.data.buckets import Size
 from lora_trainer.data.latent_encoding import Encode, encode_batches
-from lora_trainer.data.latent_files import latent_path, read_latents, writing_behind
+from lora_trainer.data.latent_files import as_tensors, latent_path, read_latents
 from lora_trainer.data.survey import Sample, named
+from lora_trainer.data.tensor_file import writing_behind
 from lora_trainer.errors import Refusal
 
 Progress = Callable[[int, int], None]
@@ -168,7 +169,7 @@ def _encode_missing(
                 if not files:  # a copy, because a view is sent to other processes with everything that it is a view of
                     latents[index] = one.clone()
                 elif index not in kept:
-                    write(files[index], one)
+                    write(files[index], as_tensors(one))
             done += len(batch)
             on_progress(done, total)
     return latents

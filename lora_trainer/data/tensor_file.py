@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -13,12 +16,38 @@ from safetensors.torch import load, save
 
 from lora_trainer.atomic import write_bytes
 
+WRITERS = 4  # a disk that is told to keep a file makes its writer wait, and serves several at a time
+Write = Callable[[Path, Mapping[str, torch.Tensor]], None]
+
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors of any shape under their names, atomically."""
     # copies, because safetensors refuses two names of the same memory
     whole = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     write_bytes(path, save(whole, metadata={"checksum": _checksum(whole)}))
+
+
+@contextmanager
+def writing_behind(most: int) -> Iterator[Write]:
+    """Like ``write_tensors``, but the files are written while the caller goes on; all are when the block has ended.
+
+    The first to come for a path is written; ``most`` wait in memory. Raises OSError, at a later call or at the end.
+    """
+    waiting: deque[Future[None]] = deque()
+    taken: set[Path] = set()
+    with ThreadPoolExecutor(WRITERS) as pool:
+
+        def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+            if path in taken:  # as of a picture that lies in the data set twice
+                return
+            taken.add(path)
+            while len(waiting) >= max(1, most):
+                waiting.popleft().result()
+            waiting.append(pool.submit(write_tensors, path, tensors))
+
+        yield write
+        while waiting:
+            waiting.popleft().result()
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor] | None:

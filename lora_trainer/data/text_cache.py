@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from lora_trainer.data.latent_cache import ALONE, Progress, Team
-from lora_trainer.data.tensor_file import read_tensors, write_tensors
+from lora_trainer.data.tensor_file import read_tensors, writing_behind
 from lora_trainer.errors import Refusal
 
 FORMAT = 1  # raise it when the same key would mean other numbers
+CAPTIONS_BEHIND = 16  # that wait to be written
 
 EncodeText = Callable[[str], Mapping[str, Tensor]]
 
@@ -102,17 +103,18 @@ def _encode_mine(
         files[0].parent.mkdir(parents=True, exist_ok=True)
     mine = range(team.rank, len(captions), team.world)
     encoded: dict[int, dict[str, Tensor]] = {}
-    for done, row in enumerate(mine, 1):
-        if not files or read_tensors(files[row]) is None:
-            tensors = dict(encode(captions[row]))
-            if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-                text = "the text encoders make NaN or infinity of this caption; use mixed_precision bf16 or no"
-                raise Refusal(f'"{captions[row]}": {text}')
-            if files:
-                write_tensors(files[row], tensors)
-            else:
-                encoded[row] = tensors
-        on_progress(done, len(mine))
+    with writing_behind(CAPTIONS_BEHIND) as write:
+        for done, row in enumerate(mine, 1):
+            if not files or read_tensors(files[row]) is None:
+                tensors = dict(encode(captions[row]))
+                if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+                    text = "the text encoders make NaN or infinity of this caption; use mixed_precision bf16 or no"
+                    raise Refusal(f'"{captions[row]}": {text}')
+                if files:
+                    write(files[row], tensors)
+                else:
+                    encoded[row] = tensors
+            on_progress(done, len(mine))
     return encoded
 
 
