@@ -1,6 +1,6 @@
 """Measure the look at a set of pictures and the making of its latents against plain loops in the same run.
 
-python -m tools.bench_cache --pictures 200 --vae tiny
+python -m tools.bench_cache --pictures 100 --vae tiny
 Half of the pictures are JPEGs, half PNGs, in three shapes, twice as large as they are trained, and lie in the system's
 memory as they have just been written. The plain loops do one picture after the other, as the scripts that are well
 known do: sizes by Pillow; then decoding, resizing, the VAE with batches of one, and a file for each. The VAE has random
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench_cache", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pictures", type=int, default=200, help="how many (default 200)")
+    parser.add_argument("--pictures", type=int, default=100, help="how many (default 100)")
     parser.add_argument("--side", type=int, default=512, help="their longer side in pixels (default 512)")
     parser.add_argument("--vae", default="tiny", help=f"of {', '.join(VAES)}, several with commas (default tiny)")
     parser.add_argument("--batch", type=int, default=4, help="pictures that the cache encodes at once (default 4)")
