@@ -39,8 +39,10 @@ lint: install  ## style and types
 
 bench: install  ## measure trainings against plain loops
 	$(BIN)/python -m tools.bench_lora --size tiny,mid
-	$(BIN)/python -m tools.bench
+	$(BIN)/python -m tools.bench_finetune
+	$(BIN)/python -m tools.bench_super_resolution
 	$(BIN)/python -m tools.bench_gan
+	$(BIN)/python -m tools.bench_restoration
 	$(BIN)/python -m tools.bench_cache
 
 docs: install  ## write the preset reference and the JSON Schemas anew, and build the site into build/site

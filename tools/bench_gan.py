@@ -1,6 +1,6 @@
-"""Measure a GAN's training step against plain compositions of the same mathematics: CPU seconds a kimg, and memory.
+"""Measure a GAN's training step against plain compositions of the same mathematics, in the same run.
 
-python -m tools.bench_gan
+python -m tools.bench_gan --cfg stylegan3-t
 The trainer's own phases run in alternation as they are and with three functions replaced: resampling by zeros that are
 inserted, one convolution and samples left out; the leaky ReLU by what autograd makes of it; and R1 by one that derives
 all weights too. `two passes` filters along one axis after the other and leaves R1 as it is.
@@ -10,29 +10,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from lora_trainer.config.reader import load_preset
-from lora_trainer.engine.precision import Precision
-from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.phase import Batch
 from lora_trainer.engine.step import Stepper
 from lora_trainer.models.gan import (
     augmentation,
@@ -49,8 +44,9 @@ from lora_trainer.trainers.gan import phases
 from lora_trainer.trainers.gan.build import build_gan
 from lora_trainer.trainers.gan.job import inspect_gan
 from lora_trainer.trainers.gan.trainer import GanTrainer
+from tools.bench_lines import COLUMNS, Column, Machine, Row, add_names, machine_of, parser_of, rows_of, run_bench, tell
+from tools.measuring import Course, Taken, check_agreement, flops_of, peak_flops, peak_gib, placed, timed
 
-ROOT = Path(__file__).resolve().parents[1]
 SEED, IMAGES = 1, 32
 TOLERANCE = 1e-3  # of losses and norms of gradients, between ways that differ by rounding alone
 RESAMPLING = (filtering, stylegan3, discriminator, modulated_convolution, augmentation)
@@ -67,11 +63,13 @@ class Way:
     derives_weights: bool = False
 
 
+BASELINE, TRAINER = "plain", "trainer"
 WAYS: Mapping[str, Way] = {
-    "trainer": Way(),
+    BASELINE: Way(two_passes=False, derives_weights=True),
     "two passes": Way(two_passes=True),
-    "plain": Way(two_passes=False, derives_weights=True),
+    TRAINER: Way(),
 }
+CFGS = ("stylegan3-t", "stylegan3-r", "stylegan2")
 
 
 # -- the plain composition ---------------------------------------------------------------------------------------------
@@ -80,7 +78,7 @@ WAYS: Mapping[str, Way] = {
 def plain_resample(x: Tensor, plan: Plan, two_passes: bool = False) -> Tensor:
     """What `filtering.resample` does, step by step: insert zeros, pad or crop, convolve, leave samples out."""
     parts = [_one_filter(x, vertical, horizontal, two_passes) for vertical, horizontal in plan.pairs]
-    return functools.reduce(torch.add, parts)
+    return reduce(torch.add, parts)
 
 
 def _one_filter(x: Tensor, vertical: AxisPlan, horizontal: AxisPlan, two_passes: bool) -> Tensor:
@@ -144,48 +142,72 @@ def composed(way: Way, trainer: GanTrainer) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Size:
-    cfg: str
+    """In pixels, and channels: at most `cmax`, and at most `cbase` divided by the resolution of a layer."""
+
     resolution: int
-    batch: int
     cbase: int
     cmax: int
 
 
-class Course:
+SIZES: Mapping[str, Size] = {
+    "tiny": Size(32, 1024, 32),
+    "mid": Size(64, 4096, 128),
+    "full": Size(256, 32768, 512),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all ways have in common. Images lie in the folder."""
+
+    cfg: str
+    size: Size
+    batch: int
+    machine: Machine
+    folder: Path
+
+
+class Training:
     """A trainer with fresh weights, and its phases one by one. The step is one in which all are due."""
 
-    def __init__(self, size: Size, way: Way, folder: Path) -> None:
-        self.way, self.trainer = way, _trainer(size, folder)
+    def __init__(self, setting: Setting, way: Way) -> None:
+        self.way, self.trainer, self.device = way, _trainer(setting), setting.machine.device
         self._steppers = {
-            phase.name: Stepper([phase], self.trainer.processes, Precision("no", "cpu"))
+            phase.name: Stepper([phase], self.trainer.processes, setting.machine.precision)
             for phase in self.trainer.phases
         }
 
-    def run(self, phase: str) -> tuple[float, float]:
+    def data(self) -> list[Batch]:
+        return [placed(micro, self.device) for micro in self.trainer.data(self.trainer.largest_step)]
+
+    def run(self, phase: str, data: list[Batch]) -> dict[str, float]:
         """The loss and the norm of the gradient."""
         step = self.trainer.largest_step
         with composed(self.way, self.trainer):
-            micros = self.trainer.prepare(step, self.trainer.data(step))
-            values = self._steppers[phase].run(step, micros).values
+            values = self._steppers[phase].run(step, self.trainer.prepare(step, data)).values
         self.trainer.contest.tally.settle(self.trainer.processes.sum_)
         self.trainer.contest.path_mean.settle()
-        return float(values["loss"]), float(values["grad_norm"])
+        return {key: float(values[key]) for key in ("loss", "grad_norm")}
+
+    def course(self, phase: str) -> Course:
+        return Course(self.data, lambda data: self.run(phase, data))
 
     def every(self) -> dict[str, int]:
         """By the phase, every how many steps it runs."""
         return {phase.name: self.trainer.contest.lazy.get(phase.name, 1) for phase in self.trainer.phases}
 
 
-def _trainer(size: Size, folder: Path) -> GanTrainer:
+def _trainer(setting: Setting) -> GanTrainer:
+    size, folder = setting.size, setting.folder
     preset = {
-        "trainer": "gan", "cfg": size.cfg, "data": str(folder / "images"), "output_dir": str(folder / "output"),
-        "seed": SEED, "batch": size.batch, "gamma": 0.1, "kimg": 1, "cbase": size.cbase, "cmax": size.cmax,
+        "trainer": "gan", "cfg": setting.cfg, "data": str(folder / "images"), "output_dir": str(folder / "output"),
+        "seed": SEED, "batch": setting.batch, "gamma": 0.1, "kimg": 1, "cbase": size.cbase, "cmax": size.cmax,
         "aug": "noaug", "workers": 0, "metrics": "none", "log_with": "none",
     }  # fmt: skip
     path = folder / "preset.json"
     path.write_text(json.dumps(preset), encoding="utf-8")
     job = inspect_gan(load_preset(path), 1, SEED)
-    return build_gan(job, Processes(), Precision("no", "cpu"), dry=True)
+    return build_gan(job, setting.machine.processes, setting.machine.precision, dry=True)
 
 
 def write_images(folder: Path, resolution: int) -> None:
@@ -200,111 +222,100 @@ def write_images(folder: Path, resolution: int) -> None:
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def measure(size: Size, rounds: int, folder: Path) -> dict[str, dict[str, list[float]]]:
-    """CPU seconds of each phase, by the way and the round. Raises ValueError where the ways do not give the same."""
-    courses = {name: Course(size, way, folder) for name, way in WAYS.items()}
-    phases = list(courses["trainer"].every())
-    for phase in phases:
-        found = {name: course.run(phase) for name, course in courses.items()}  # and warm
-        for name, values in found.items():
-            if not np.allclose(values, found["trainer"], rtol=TOLERANCE):
-                raise ValueError(f"{size.cfg}, {phase}: {name} gives {values}, the trainer {found['trainer']}")
-    seconds: dict[str, dict[str, list[float]]] = {name: {phase: [] for phase in phases} for name in WAYS}
+def measure(setting: Setting, rounds: int) -> tuple[dict[str, Taken], dict[str, dict[str, float]]]:
+    """What a step takes on the average of all steps, by the way, and the median seconds of each phase. Raises
+    ValueError where the ways do not give the same."""
+    trainings = {name: Training(setting, way) for name, way in WAYS.items()}
+    every = trainings[TRAINER].every()
+    for phase in every:
+        _agree(trainings, phase)
+    device = setting.machine.device
+    found = {name: Taken(peak_gib=_peak_gib(training, every, device)) for name, training in trainings.items()}
+    seconds: dict[str, dict[str, list[float]]] = {name: {phase: [] for phase in every} for name in WAYS}
+    host: dict[str, dict[str, list[float]]] = {name: {phase: [] for phase in every} for name in WAYS}
     for _ in range(rounds):
-        for phase in phases:
-            for name, course in courses.items():
-                began = time.process_time()
-                course.run(phase)
-                seconds[name][phase].append(time.process_time() - began)
-    return seconds
+        for phase in every:
+            for name, training in trainings.items():
+                whole, own = timed(training.course(phase), device)
+                seconds[name][phase].append(whole)
+                host[name][phase].append(own)
+    for name, taken in found.items():
+        taken.seconds, taken.host = of_a_step(seconds[name], every), of_a_step(host[name], every)
+    return found, {name: {phase: statistics.median(each) for phase, each in seconds[name].items()} for name in WAYS}
 
 
-def seconds_a_kimg(seconds: Mapping[str, Sequence[float]], every: Mapping[str, int], batch: int) -> list[float]:
-    """Of each round."""
+def _agree(trainings: Mapping[str, Training], phase: str) -> None:
+    """Runs the phase of all ways once, which warms up. Raises ValueError where they do not give the same."""
+    found = {name: _once(training, phase) for name, training in trainings.items()}
+    for name, values in found.items():
+        check_agreement(f"{name}, phase {phase}", values, found[BASELINE], TOLERANCE)
+
+
+def _peak_gib(training: Training, phases: Iterable[str], device: torch.device) -> float | None:
+    """Of the phase that needs most."""
+    peaks = [peak_gib(partial(_once, training, phase), device) for phase in phases]
+    return max((peak for peak in peaks if peak is not None), default=None)
+
+
+def _once(training: Training, phase: str) -> dict[str, float]:
+    return training.run(phase, training.data())
+
+
+def of_a_step(seconds: Mapping[str, Sequence[float]], every: Mapping[str, int]) -> list[float]:
+    """Of each round, all phases together, each for the share of the steps in which it runs."""
     rounds = zip(*seconds.values(), strict=True)
-    return [sum(s / every[name] for name, s in zip(seconds, row, strict=True)) * 1000 / batch for row in rounds]
+    return [sum(each / every[name] for name, each in zip(seconds, row, strict=True)) for row in rounds]
 
 
-def memory_mib(size: Size, way: str) -> float:
-    """What a step of all phases takes at its peak beside the networks, in a process of its own."""
-    given = [f"--{key}={value}" for key, value in vars(size).items()]
-    command = [sys.executable, "-m", "tools.bench_gan", f"--memory-of={way}", *given]
-    return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def _own_memory_mib(size: Size, way: str, folder: Path) -> float:
-    course = Course(size, WAYS[way], folder)
-    before = psutil.Process().memory_info().rss
-    for _ in range(2):
-        for phase in course.every():
-            course.run(phase)
-    return (_peak_bytes() - before) / 2**20
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    memory = psutil.Process().memory_info()
-    return int(getattr(memory, "peak_wset", memory.rss))
+def flops(setting: Setting) -> int:
+    """Of a step of the trainer, on the average. They are counted while it runs: R1 derives what the loss did."""
+    training = Training(setting, WAYS[TRAINER])
+    return round(sum(flops_of(partial(_once, training, phase)) / n for phase, n in training.every().items()))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    torch.set_num_threads(1)
-    cfgs = options.cfg.split(",")
-    sizes = [Size(cfg, options.resolution, options.batch, options.cbase, options.cmax) for cfg in cfgs]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_images(folder / "images", options.resolution)
-        if options.memory_of:
-            print(_own_memory_mib(sizes[0], options.memory_of, folder))
-            return 0
-        for size in sizes:
-            _tell(size, _rows(size, options.rounds, folder))
-    return 0
+    parser = parser_of("bench_gan", __doc__, SIZES, batch=8, rounds=5)
+    add_names(parser, "--cfg", CFGS, "stylegan3-t,stylegan2", "networks")
+    return run_bench(_bench, parser, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bench_gan", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cfg", default="stylegan3-t,stylegan2", help="networks (default stylegan3-t,stylegan2)")
-    parser.add_argument("--resolution", type=int, default=32, help="pixels (default 32)")
-    parser.add_argument("--batch", type=int, default=8, help="images a step (default 8)")
-    parser.add_argument("--cbase", type=int, default=1024, help="channels times resolution (default 1024)")
-    parser.add_argument("--cmax", type=int, default=32, help="most channels (default 32)")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each phase and way (default 5)")
-    parser.add_argument("--memory-of", choices=list(WAYS), help="print the memory of one way alone, in MiB")
-    return parser
+def _bench(options: argparse.Namespace) -> None:
+    machine = machine_of(options)
+    for name in options.size:
+        with tempfile.TemporaryDirectory() as folder:
+            size = SIZES[name]
+            write_images(Path(folder) / "images", size.resolution)
+            for cfg in options.cfg:
+                setting = Setting(cfg, size, options.batch, machine, Path(folder))
+                rows = rows_in(setting, name, options.rounds)
+                what = f"{size.resolution} px, cbase {size.cbase}, cmax {size.cmax}"
+                tell(rows, f"{cfg}, {name} ({what}), batch {options.batch}, {machine.device}", (KIMG, *COLUMNS, PHASES))
 
 
-def _rows(size: Size, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    seconds = measure(size, rounds, folder)
-    every = Course(size, WAYS["trainer"], folder).every()
-    kimgs = {name: seconds_a_kimg(seconds[name], every, size.batch) for name in WAYS}
-    ours = statistics.median(kimgs["trainer"])
+def rows_in(setting: Setting, size: str, rounds: int) -> list[Row]:
+    machine = setting.machine
+    taken, phases = measure(setting, rounds)
+    facts = {
+        "bench": "gan", "cfg": setting.cfg, "size": size, "precision": machine.precision.name,
+        "device": str(machine.device),
+    }  # fmt: skip
+    peak = peak_flops(machine.device, machine.precision.dtype)
+    rows = rows_of(facts, taken, BASELINE, batch=setting.batch, flops=flops(setting), peak=peak)
     return [
-        {
-            **vars(size), "way": name, "s_kimg": statistics.median(found), "least": min(found), "most": max(found),
-            "ratio": statistics.median(found) / ours, "peak_mib": memory_mib(size, name),
-            "phase_seconds": {phase: statistics.median(of) for phase, of in seconds[name].items()},
-        }
-        for name, found in kimgs.items()
+        {**row, "s_kimg": 1000 / row["images_per_second"], "phase_seconds": phases[row["way"]]}
+        for row in rows
     ]  # fmt: skip
 
 
-def _tell(size: Size, rows: Sequence[Mapping[str, Any]]) -> None:
-    for row in rows:
-        print(json.dumps(row))
-    print(f"{size.cfg}, {size.resolution} px, batch {size.batch}, cbase {size.cbase}, cmax {size.cmax}, one thread")
-    print(f"{'':12}{'CPU s/kimg':>11}{'least':>9}{'most':>9}{'times':>7}{'MiB':>7}   CPU s of a phase")
-    for row in rows:
-        phases = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in row["phase_seconds"].items())
-        numbers = f"{row['s_kimg']:11.1f}{row['least']:9.1f}{row['most']:9.1f}{row['ratio']:7.2f}{row['peak_mib']:7.0f}"
-        print(f"{row['way']:12}{numbers}   {phases}")
+def _spoken_phases(row: Row) -> str:
+    return ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in row["phase_seconds"].items())
+
+
+KIMG: Column = ("s/kimg", lambda row: f"{row['s_kimg']:.1f}")
+PHASES: Column = ("s of a phase", _spoken_phases)
 
 
 if __name__ == "__main__":

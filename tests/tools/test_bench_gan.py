@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from lora_trainer.losses.gan import r1_penalty
 from lora_trainer.models.gan.filtering import factors_of, plan_resample, resample
-from tools.bench_gan import WAYS, Course, Size, plain_r1, plain_resample, seconds_a_kimg, write_images
+from tools.bench_gan import (
+    SIZES,
+    WAYS,
+    Setting,
+    Size,
+    Training,
+    main,
+    of_a_step,
+    plain_r1,
+    plain_resample,
+    write_images,
+)
+from tools.bench_lines import machine_of, parser_of
 
 
 @pytest.mark.parametrize("two_passes", [False, True])
@@ -38,16 +50,32 @@ def test_the_plain_r1_is_the_same_number() -> None:
 @pytest.mark.parametrize("cfg", ["stylegan2", "stylegan3-t"])
 def test_every_way_gives_the_losses_and_gradients_of_the_trainer(cfg: str, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 8 if cfg == "stylegan2" else 16)
-    size = Size(cfg, 16, 4, 32, 2)
-    courses = [Course(size, way, tmp_path) for way in WAYS.values()]
-    for phase, every in courses[0].every().items():
-        trainer, *others = (course.run(phase) for course in courses)
+    machine = machine_of(parser_of("bench", "", SIZES, batch=4, rounds=1).parse_args([]))
+    setting = Setting(cfg, Size(16, 32, 2), 4, machine, tmp_path)
+    trainings = {name: Training(setting, way) for name, way in WAYS.items()}
+    for phase, every in trainings["trainer"].every().items():
+        values = {name: training.run(phase, training.data()) for name, training in trainings.items()}
+        trainer = values.pop("trainer")
         assert every == {"G": 1, "D": 1, "D_reg": 16, "G_reg": 4}[phase]
-        assert len(others) == 2
-        for other in others:
-            np.testing.assert_allclose(other, trainer, rtol=1e-3)
+        assert (len(values), trainer.keys()) == (2, {"loss", "grad_norm"})
+        for other in values.values():
+            assert other == pytest.approx(trainer, rel=1e-3)
 
 
 def test_a_penalty_counts_for_the_steps_in_which_it_runs() -> None:
-    seconds = {"D": [1.0, 2.0], "D_reg": [16.0, 32.0]}
-    assert seconds_a_kimg(seconds, {"D": 1, "D_reg": 16}, batch=8) == [250.0, 500.0]
+    assert of_a_step({"D": [1.0, 2.0], "D_reg": [16.0, 32.0]}, {"D": 1, "D_reg": 16}) == [2.0, 4.0]
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(SIZES, "tiny", Size(16, 32, 2))  # type: ignore[arg-type]
+    monkeypatch.setattr("tools.measuring.give_back", lambda: None)  # which takes a second
+    assert main(["--batch", "4", "--rounds", "2", "--cfg", "stylegan2", "--device", "cpu"]) == 0
+    *lines, told, head, _, _, _ = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["way"] for row in rows] == ["plain", "two passes", "trainer"]
+    for row in rows:
+        assert row["s_kimg"] == pytest.approx(row["seconds"] / 4 * 1000)
+        assert row["phase_seconds"].keys() == {"G", "G_reg", "D", "D_reg"}
+        assert row["tflop"] == rows[0]["tflop"] > 0
+    assert told.startswith("stylegan2, tiny (16 px, cbase 32, cmax 2), batch 4, cpu: ")
+    assert head.split()[:2] == ["s/kimg", "images/s"]

@@ -1,18 +1,19 @@
-"""The bench of LoRA steps: each way trains, and the arithmetic of the table."""
+"""The bench of LoRA steps: each way trains, and all begin with the same loss."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from lora_trainer.engine.precision import Precision
-from lora_trainer.engine.processes import Processes
 from tools import bench_lora
-from tools.bench_lora import SIZES, WAYS, Setting, flops_of, main, script_step, trainer_step, write_base
+from tools.bench_lines import machine_of
+from tools.bench_lora import WAYS, Way, main, open_trainer, open_way
+from tools.measuring import Course, course_of
+from tools.random_sdxl import SIZES, Setting, setting_of
 
 SMALL: dict[str, Any] = {
     **SIZES["tiny"][0],
@@ -21,44 +22,47 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "tiny", (SMALL, 64))  # type: ignore[arg-type]
+    monkeypatch.setattr("tools.measuring.give_back", lambda: None)  # which takes a second
+
+
 @pytest.fixture
-def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    monkeypatch.setitem(SIZES, "tiny", (SMALL, 128))  # type: ignore[arg-type]
-    write_base("tiny", tmp_path, torch.float32)
-    return Setting("tiny", 2, Precision("no", "cpu"), Processes(), tmp_path)
+def setting(small: None) -> Iterator[Setting]:
+    parser = bench_lora.parser_of("bench_lora", "", SIZES, batch=2, rounds=1)
+    with setting_of("tiny", 2, machine_of(parser.parse_args([])), torch.float32) as found:
+        yield found
+
+
+def run(course: Course, steps: int) -> list[Any]:
+    return [course.step(course.data()) for _ in range(steps)]
 
 
 @pytest.mark.parametrize("name", ["trainer", "trainer, layers not fused", "trainer, geglu"])
 def test_the_trainer_learns_with_each_lever(setting: Setting, name: str) -> None:
-    step = trainer_step(setting, {**(WAYS[name].keys or {}), "unet_lr": 1e-2})
-    losses = [float(step()) for _ in range(8)]
+    trainer = open_trainer(setting, {**(WAYS[name].keys or {}), "unet_lr": 1e-2})
+    course = course_of(trainer, setting.machine.processes, setting.machine.precision)
+    losses = [course.first["loss"], *(float(values["loss"]) for values in run(course, 7))]
     assert all(0 < loss < 3 for loss in losses)
     assert sum(losses[4:]) < sum(losses[:4])
 
 
-@pytest.mark.parametrize("checkpoints", [True, False])
-def test_the_script_trains(setting: Setting, checkpoints: bool) -> None:
-    step = script_step(setting, checkpoints)
-    assert all(0 < step() < 3 for _ in range(3))
+def test_the_script_trains_without_checkpointing(setting: Setting) -> None:
+    course = open_way(setting, Way(checkpoints=False))
+    assert all(0 < values["loss"] < 3 for values in run(course, 2))
 
 
-def test_the_products_of_a_step_are_counted() -> None:
-    a, b = torch.randn(5, 7), torch.randn(7, 3)
-    assert flops_of(lambda: a @ b) == 2 * 5 * 7 * 3
-
-
-def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    seconds = iter([0.5, 0.25] * 3)
-    monkeypatch.setattr(bench_lora, "WAYS", {name: WAYS[name] for name in ("script", "trainer")})
-    monkeypatch.setattr(bench_lora, "write_base", lambda *_: None)
-    monkeypatch.setattr(bench_lora, "script_step", lambda *_: list)
-    monkeypatch.setattr(bench_lora, "trainer_step", lambda *_: list)
-    monkeypatch.setattr(bench_lora, "flops_of", lambda step: 10**9)
-    monkeypatch.setattr(bench_lora, "peak_flops", lambda *_: 1e10)
-    monkeypatch.setattr(bench_lora, "seconds_of", lambda step, device: next(seconds))
-    assert main(["--size", "tiny", "--batch", "4", "--rounds", "3", "--precision", "no"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    script, ours = (json.loads(line) for line in lines[:2])
-    assert (script["images_per_second"], script["times"], script["share_of_peak"]) == (8.0, 1.0, 0.2)
-    assert (ours["images_per_second"], ours["times"], ours["share_of_peak"]) == (16.0, 2.0, 0.4)
-    assert lines[-1].split() == ["trainer", "16.00", "0.2500", "0.2500", "0.2500", "2.00", "40.0%"]
+def test_the_command_measures_ways_that_begin_with_the_same_loss(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_lora, "TOLERANCE", 1e-5)
+    monkeypatch.setattr(bench_lora, "WAYS", {name: WAYS[name] for name in ("script", "trainer, checkpointing")})
+    assert main(["--batch", "2", "--rounds", "2", "--precision", "no", "--device", "cpu"]) == 0
+    script, ours, told, _, *table = capsys.readouterr().out.splitlines()
+    found = [json.loads(line) for line in (script, ours)]
+    assert [(row["bench"], row["way"]) for row in found] == [("lora", "script"), ("lora", "trainer, checkpointing")]
+    assert all(row["least"] <= row["seconds"] <= row["most"] and row["host_ms"] > 0 for row in found)
+    assert all(0 < row["share_of_peak"] < 1 for row in found)
+    assert told.startswith("LoRA, tiny, batch 2, no, cpu: 0.0011 TFLOP a step")
+    assert [line.split()[0] for line in table] == ["script", "trainer,"]
