@@ -1,8 +1,9 @@
-"""Make a training set for a small model of drawings that are free to use: several hundred things in four styles.
+r"""Make a training set for a small model of drawings that are free to use: several hundred things in four styles.
 
 npm install --ignore-scripts --prefix build/npm @iconify-json/noto@1.2.9 @iconify-json/fluent-emoji-flat@1.2.6
 npm install --ignore-scripts --prefix build/npm @iconify-json/fluent-emoji-high-contrast@1.2.6 emojibase-data@17.0.0
-python -m tools.make_drawings build/npm/node_modules build/drawings --photos presets/photos
+python -m tools.make_drawings build/npm/node_modules build/drawings --photos presets/photos \
+    --things presets/finetune/drawings_things.txt
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         studio = make_drawings(
-            options.modules, options.out, options.seed, options.variants, options.held_out, options.photos
+            options.modules,
+            options.out,
+            options.seed,
+            options.variants,
+            options.held_out,
+            options.photos,
+            options.things,
         )
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
@@ -51,6 +58,7 @@ def make_drawings(
     variants: int = 8,
     held_out: int = 24,
     photos: Path | None = None,
+    things: Path | None = None,
     render: Render = render_with_resvg,
 ) -> Studio:
     """Write the folders, the list for the VAE and the sources. Raises Refusal."""
@@ -59,18 +67,36 @@ def make_drawings(
     sets = {package: read_icon_set(modules, package) for package in (NOTO, FLAT, HIGH_CONTRAST)}
     studio = Studio(sets, render, seed, out)
     drawn = [concept for concept in read_concepts(modules) if studio.has(concept, STYLES)]
-    base = [concept for concept in drawn if concept.kind]
-    if not base:
+    known = [concept for concept in drawn if concept.kind]
+    if not known:
         raise Refusal(f"{modules}: nothing that is drawn is in all of the packages; install them anew")
+    base = _chosen(known, things) if things is not None else known
     page = sources_page(modules, len(base), seed)
     others = [concept for concept in drawn if not concept.kind]
     others.sort(key=lambda concept: draw_key(seed, "held out", concept.code))
-    _write_trained(studio, base, others[held_out:], variants)
+    left = [concept for concept in known if concept not in base]
+    _write_trained(studio, base, [*others[held_out:], *left], variants)
     _write_list(out / VAE_LIST, studio.written, photos)
     for concept in others[:held_out]:
         studio.write(HELD_OUT_FOLDER, concept, {**STYLES, **(INK if studio.has(concept, INK) else {})}, 1)
     atomic.write_text(out / SOURCES, page)
     return studio
+
+
+def _chosen(known: Sequence[Concept], things: Path) -> list[Concept]:
+    """Those that the file names. Raises Refusal."""
+    try:
+        lines = things.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(
+            f"--things {things}: cannot be read ({error}); give a text file with a name in each line"
+        ) from error
+    wanted = {line.strip() for line in lines if line.strip()}
+    unknown = sorted(wanted - {concept.name for concept in known})
+    if unknown or not wanted:
+        what = f"there is no {unknown[0]} in all of the packages" if unknown else "it names nothing"
+        raise Refusal(f"--things {things}: {what}; presets/finetune/drawings_things.txt shows how names are written")
+    return [concept for concept in known if concept.name in wanted]
 
 
 def _write_trained(studio: Studio, base: Sequence[Concept], more: Sequence[Concept], variants: int) -> None:
@@ -115,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--held-out", type=int, default=24, help="things, none of the base's, that a VAE is measured on (default 24)"
     )
+    parser.add_argument("--things", type=Path, help="a text file: only these are the base's, a name in each line")
     parser.add_argument("--photos", type=Path, help="a folder of photographs that the VAE is to learn too")
     return parser
 

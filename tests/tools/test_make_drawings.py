@@ -124,6 +124,39 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
+def test_the_base_can_be_of_chosen_things(modules: Path, tmp_path: Path) -> None:
+    """The others are learnt by the VAE alone."""
+    (tmp_path / "things.txt").write_text("bus\n\n", encoding="utf-8")
+    out = tmp_path / "drawings"
+    assert (
+        main([str(modules), str(out), "--held-out", "1", "--variants", "4", "--things", str(tmp_path / "things.txt")])
+        == 0
+    )
+    assert {path.name for path in (out / "base" / "flat").rglob("*.png")} == {
+        f"bus_{number}.png" for number in range(4)
+    }
+    assert {path.name for path in (out / "more" / "flat").rglob("*.png")} == {"red-apple_0.png"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("bus\nzeppelin\n", "there is no zeppelin in all of the packages; presets/finetune/drawings_things.txt shows"),
+        ("\n", "it names nothing; presets/finetune/drawings_things.txt shows"),
+        (None, "cannot be read ("),
+    ],
+)
+def test_a_wrong_list_of_things(
+    modules: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, words: str
+) -> None:
+    things = tmp_path / "things.txt"
+    if content is not None:
+        things.write_text(content, encoding="utf-8")
+    assert main([str(modules), str(tmp_path / "out"), "--things", str(things)]) == 2
+    assert f"--things {things}: {words}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_there_is_not_written_over(modules: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(modules), str(made)]) == 2
     assert capsys.readouterr().err == f"{made} is there already; give a new folder's name, or delete it\n"
