@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,14 +58,16 @@ class FusedStep:
     def __init__(
         self, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, rounding_seed: int | None = None
     ) -> None:
-        parts = _by_weight(optimizer)
+        self._parts = _by_weight(optimizer)
         self._rounding_seed = rounding_seed
         self._number = 0
         self._squares = torch.zeros((), device=next(iter(weights.values())).device)
         self._handles = []
+        # by a weak name: what a hook holds, the collector does not see, and a weight would keep itself alive for ever
+        own = weakref.WeakMethod(self._step)
         for name, weight in weights.items():
             weight.requires_grad_(True)  # without it no hook can be set; it stays when this is taken back
-            hook = partial(self._step, name=name, part=parts[weight])
+            hook = partial(_stepped, own, name)
             self._handles.append(weight.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
 
     def begin(self, number: int, loss: Tensor) -> None:
@@ -84,8 +87,9 @@ class FusedStep:
         return (~self._squares.isfinite()).float()  # a sum never becomes finite again
 
     @torch.no_grad()
-    def _step(self, weight: nn.Parameter, name: str, part: torch.optim.Optimizer) -> None:
+    def _step(self, name: str, weight: nn.Parameter) -> None:
         assert weight.grad is not None
+        part = self._parts[weight]
         self._squares += torch.linalg.vector_norm(weight.grad, dtype=torch.float32).square()
         bad, seed = self._bad(), self._rounding_seed
         with contextlib.nullcontext() if seed is None else float32_step({name: weight}, seed, self._number):
@@ -95,6 +99,11 @@ class FusedStep:
             else:
                 _guarded(weight, part, bad > 0)
         weight.grad = None
+
+
+def _stepped(own: weakref.WeakMethod[Callable[[str, nn.Parameter], None]], name: str, weight: nn.Parameter) -> None:
+    if (step := own()) is not None:
+        step(name, weight)
 
 
 def _by_weight(optimizer: torch.optim.Optimizer) -> dict[Tensor, torch.optim.Optimizer]:

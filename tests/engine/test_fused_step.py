@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,17 @@ def micro(factor: float = 1.0) -> Batch:
 def run(one: Phase, steps: int, precision: str = "no") -> list[StepResult]:
     runner = stepper(one, precision)
     return [runner.run(step, [micro()]) for step in range(steps)]
+
+
+def test_weights_go_when_their_training_is_over() -> None:
+    """A run may have a stage after this one, and wants its memory."""
+    one = phase("AdamW", {}, True)
+    run(one, 1)
+    weight = weakref.ref(one.weights["0.weight"])
+    assert weight() is not None
+    del one
+    gc.collect()
+    assert weight() is None
 
 
 @pytest.mark.parametrize(("name", "options"), [*CASES, ("AdamWScheduleFree", {})])
