@@ -128,8 +128,10 @@ def tell(rows: Sequence[Row], title: str, columns: Sequence[Column] = COLUMNS) -
     for row in rows:
         print(json.dumps(row))
     first = rows[0]
+    order = "" if first.get("in_turn", True) else ", each way by itself"
     print(
-        f"{title}: {first['tflop']:.4f} TFLOP a step; a large matrix product attains {first['peak_tflops']:.3f} TFLOP/s"
+        f"{title}{order}: {first['tflop']:.4f} TFLOP a step; "
+        f"a large matrix product attains {first['peak_tflops']:.3f} TFLOP/s"
     )
     width = max(len(row["way"]) for row in rows)
     known = [(name, form) for name, form in columns if {form(row) for row in rows} != {UNKNOWN}]

@@ -80,6 +80,7 @@ def in_turn(
     for names in [[name] for name in ways] if one_by_one else [list(ways)]:
         give_back()
         found |= _together({name: ways[name] for name in names}, rounds, device, first, tolerance)
+    give_back()
     return found
 
 
