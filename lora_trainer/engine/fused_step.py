@@ -101,7 +101,7 @@ class FusedStep:
         weight.grad = None
 
 
-def _stepped(own: weakref.WeakMethod[Callable[[str, nn.Parameter], None]], name: str, weight: nn.Parameter) -> None:
+def _stepped(own: Callable[[], Callable[[str, nn.Parameter], None] | None], name: str, weight: nn.Parameter) -> None:
     if (step := own()) is not None:
         step(name, weight)
 
