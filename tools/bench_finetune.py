@@ -25,7 +25,7 @@ from lora_trainer.models.detect import detect
 from lora_trainer.trainers.finetune.job import inspect_finetune
 from lora_trainer.trainers.finetune.memory import fit_finetune
 from lora_trainer.trainers.finetune.trainer import FinetuneTrainer, build_finetune
-from tools.bench_lines import Row, machine_of, parser_of, rows_of, run_bench, tell
+from tools.bench_lines import Parser, Row, machine_of, parser_of, rows_of, run_bench, tell
 from tools.measuring import Course, course_of, flops_on_meta, in_turn, on_meta, peak_flops
 from tools.random_sdxl import SEED, SIZES, Setting, setting_of
 from tools.sdxl_script import DECAY, LONGEST_GRADIENT, Script, accelerator_of
@@ -133,8 +133,11 @@ def measure(setting: Setting, rounds: int) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("bench_finetune", __doc__, SIZES, batch=4, rounds=7, precision="bf16")
-    return run_bench(_bench, parser, arguments)
+    return run_bench(_bench, _parser(), arguments)
+
+
+def _parser() -> Parser:
+    return parser_of("bench_finetune", __doc__, SIZES, batch=4, rounds=7, precision="bf16")
 
 
 def _bench(options: argparse.Namespace) -> None:

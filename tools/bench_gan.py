@@ -44,7 +44,19 @@ from lora_trainer.trainers.gan import phases
 from lora_trainer.trainers.gan.build import build_gan
 from lora_trainer.trainers.gan.job import inspect_gan
 from lora_trainer.trainers.gan.trainer import GanTrainer
-from tools.bench_lines import COLUMNS, Column, Machine, Row, add_names, machine_of, parser_of, rows_of, run_bench, tell
+from tools.bench_lines import (
+    COLUMNS,
+    Column,
+    Machine,
+    Parser,
+    Row,
+    add_names,
+    machine_of,
+    parser_of,
+    rows_of,
+    run_bench,
+    tell,
+)
 from tools.measuring import Course, Taken, check_agreement, flops_of, peak_flops, peak_gib, placed, timed
 
 SEED, IMAGES = 1, 32
@@ -277,9 +289,13 @@ def flops(setting: Setting) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return run_bench(_bench, _parser(), arguments)
+
+
+def _parser() -> Parser:
     parser = parser_of("bench_gan", __doc__, SIZES, batch=8, rounds=5)
     add_names(parser, "--cfg", CFGS, "stylegan3-t,stylegan2", "networks")
-    return run_bench(_bench, parser, arguments)
+    return parser
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ from lora_trainer.trainers.restoration.base import restoration_base
 from lora_trainer.trainers.restoration.job import inspect_restoration
 from lora_trainer.trainers.restoration.objective import JUDGED
 from lora_trainer.trainers.restoration.trainer import RestorationTrainer, build_restoration
-from tools.bench_lines import Machine, Row, machine_of, parser_of, rows_of, run_bench, tell
+from tools.bench_lines import Machine, Parser, Row, machine_of, parser_of, rows_of, run_bench, tell
 from tools.measuring import Course, course_of, flops_of, flops_on_meta, in_turn, on_meta, peak_flops, placed
 from tools.sdxl_script import accelerator_of
 
@@ -299,8 +299,11 @@ def measure(setting: Setting, size: str, rounds: int) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = parser_of("bench_restoration", __doc__, SIZES, batch=2, rounds=7, precision="bf16")
-    return run_bench(_bench, parser, arguments)
+    return run_bench(_bench, _parser(), arguments)
+
+
+def _parser() -> Parser:
+    return parser_of("bench_restoration", __doc__, SIZES, batch=2, rounds=7, precision="bf16")
 
 
 def _bench(options: argparse.Namespace) -> None:

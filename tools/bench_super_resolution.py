@@ -27,7 +27,7 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.models.sr_networks import NETWORKS, build_network
 from lora_trainer.trainers.super_resolution.job import inspect_super_resolution
 from lora_trainer.trainers.super_resolution.trainer import SuperResolutionTrainer, build_super_resolution
-from tools.bench_lines import Machine, Row, add_names, machine_of, parser_of, rows_of, run_bench, tell
+from tools.bench_lines import Machine, Parser, Row, add_names, machine_of, parser_of, rows_of, run_bench, tell
 from tools.measuring import Course, course_of, flops_on_meta, in_turn, on_meta, peak_flops, placed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,9 +149,13 @@ def measure(setting: Setting, size: str, rounds: int) -> list[Row]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    return run_bench(_bench, _parser(), arguments)
+
+
+def _parser() -> Parser:
     parser = parser_of("bench_super_resolution", __doc__, SIZES, batch=2, rounds=40)
     add_names(parser, "--network", NETWORKS, "span_s", "networks, several with commas")
-    return run_bench(_bench, parser, arguments)
+    return parser
 
 
 def _bench(options: argparse.Namespace) -> None:

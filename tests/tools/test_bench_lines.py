@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from tools import bench_finetune, bench_gan, bench_lora, bench_restoration, benc
 from tools.bench_lines import parser_of, rows_of, run_bench, tell
 from tools.measuring import Taken
 
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = re.compile(r"^(?:\t\$\(BIN\)/)?python -m tools\.(bench_\w+)(.*)$", re.MULTILINE)
 BENCHES = (bench_finetune, bench_gan, bench_lora, bench_restoration, bench_super_resolution)
 TAKEN = {"script": Taken([0.5, 0.6, 0.4], [0.1, 0.1, 0.2], 0.5), "ours": Taken([0.25, 0.25, 0.5], [0.01] * 3, 0.25)}
 
@@ -64,6 +68,16 @@ def test_a_wrong_argument_is_refused_in_one_sentence(
     out, error = capsys.readouterr()
     assert (out, error.count("\n")) == ("", 1)
     assert said in error
+
+
+def test_documented_commands_are_taken() -> None:
+    known = {bench.__name__.rpartition(".")[2]: bench for bench in BENCHES}
+    for place in ("docs/benchmarks.md", "Makefile"):
+        text = (ROOT / place).read_text(encoding="utf-8")
+        found = [(known[name], words) for name, words in COMMAND.findall(text) if name in known]
+        assert {bench for bench, _ in found} == set(BENCHES)
+        for bench, words in found:
+            bench._parser().parse_args(words.split())
 
 
 def test_several_sizes_and_the_precisions_of_those_that_have_one() -> None:
