@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from lora_trainer.config.setting import keys_of
 from lora_trainer.config.trainers import TRAINERS
 from lora_trainer.data.dataset_config import NOT_HERE, OF_ALL, WITHOUT_EFFECT
 from lora_trainer.engine.schedules import SCHEDULES
-from tools import make_tiny_model
+from tools import before_after
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -70,7 +71,7 @@ def test_make_targets_exist() -> None:
 
 def test_modules_exist() -> None:
     named = {words[words.index("-m") + 1] for words in every_command() if "-m" in words}
-    assert {"lora_trainer", "tools.make_tiny_model", "pytest", "pip", "venv"} <= named
+    assert {"lora_trainer", "tools.before_after", "pytest", "pip", "venv"} <= named
     assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
 
@@ -84,14 +85,15 @@ def test_commands_of_the_trainer_are_right(words: list[str]) -> None:
     assert [word for given in options.set for word in given if word.split("=")[0] not in KEYS] == []
 
 
-def test_commands_of_the_tool_are_right() -> None:
-    documented = modules_of("tools.make_tiny_model")
-    assert documented
-    for words in documented:
-        options = make_tiny_model._parser().parse_args(words)
-        assert f'"pretrained_model_name_or_path": "{options.out.as_posix()}"' in (
-            ROOT / "presets" / "demo.json"
-        ).read_text(encoding="utf-8")
+def test_the_sheet_of_the_demo_is_of_its_model_and_its_lora() -> None:
+    demo = json.loads((ROOT / "presets" / "demo.json").read_text(encoding="utf-8"))
+    lora = f"{demo['output_dir']}/{demo['output_name']}.safetensors"
+    documented = [before_after._parser().parse_args(words) for words in modules_of("tools.before_after")]
+    ours = [options for options in documented if options.lora.as_posix() == lora]
+    assert ours
+    assert {options.base.as_posix() for options in ours} == {demo["pretrained_model_name_or_path"]}
+    assert {(ROOT / options.prompts).is_file() for options in ours} == {True}
+    assert f"--lora {lora}" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_what_pip_installs_is_declared() -> None:
@@ -154,9 +156,3 @@ def test_the_lora_page_names_real_keys() -> None:
     words = set(re.findall(r"`([a-z]\w*_\w*)`", (ROOT / "docs" / "lora.md").read_text(encoding="utf-8")))
     assert len(words) > 40
     assert words - set(KEYS) - FORMER - NO_KEYS == set()
-
-
-def test_the_picture_is_of_a_finished_demo() -> None:
-    picture = (ROOT / "docs" / "pictures" / "run.svg").read_text(encoding="utf-8").replace("&#160;", " ")
-    assert "finished: output/demo/demo.safetensors" in picture
-    assert "@font-face" not in picture  # no fonts from the network

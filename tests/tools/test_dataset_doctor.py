@@ -18,7 +18,8 @@ from tools.dataset_doctor import main
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = {
-    "demo": "12 pictures",
+    "demo": "19 pictures",
+    "lora/example": "12 pictures",
     "finetune/example": "12 pictures",
     "super_resolution/example": "12 pictures",
     "gan/example": "1,700 images",
