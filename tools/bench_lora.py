@@ -55,6 +55,7 @@ WAYS: Mapping[str, Way] = {
     "trainer, geglu": Way({"gradient_checkpointing": "geglu"}),
     "trainer, feed_forward": Way({"gradient_checkpointing": "feed_forward"}),
     "trainer, checkpointing": Way({"gradient_checkpointing": True}),
+    "trainer, int8_base": Way({"int8_base": True}),
 }
 
 

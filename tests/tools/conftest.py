@@ -1,7 +1,8 @@
-"""Upscalers of a few kilobytes."""
+"""Upscalers of a few kilobytes, and silence."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,3 +25,9 @@ def model(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def no_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of its own: a training that ran before in this one has left its console."""
+    monkeypatch.setattr(logging.getLogger("lora_trainer"), "handlers", [])

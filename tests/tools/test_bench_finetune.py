@@ -12,6 +12,8 @@ from tools.bench_finetune import WAYS, main, ways_in
 from tools.bench_lines import machine_of, parser_of
 from tools.random_sdxl import SIZES
 
+pytestmark = pytest.mark.usefixtures("no_console")
+
 FEW = ("script", "trainer, EMA", "trainer, fused backward pass")
 
 

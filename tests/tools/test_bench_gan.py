@@ -24,6 +24,8 @@ from tools.bench_gan import (
 )
 from tools.bench_lines import machine_of, parser_of
 
+pytestmark = pytest.mark.usefixtures("no_console")
+
 
 @pytest.mark.parametrize("two_passes", [False, True])
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from tools.bench_lora import WAYS, Way, main, open_trainer, open_way
 from tools.measuring import Course, course_of
 from tools.random_sdxl import SIZES, Setting, setting_of
 
+pytestmark = pytest.mark.usefixtures("no_console")
+
 SMALL: dict[str, Any] = {
     **SIZES["tiny"][0],
     "vae": {"block_out_channels": [4, 4, 4, 4], "layers_per_block": 1, "norm_num_groups": 2},

@@ -11,6 +11,8 @@ from tools import bench_restoration
 from tools.bench_lines import machine_of, parser_of
 from tools.bench_restoration import SIZES, WAYS, Setting, Size, main, open_way
 
+pytestmark = pytest.mark.usefixtures("no_console")
+
 FEW = ("script", "trainer, checkpointing")
 SMALL = Size(None, 64, 4)
 

@@ -11,6 +11,8 @@ from tools import bench_super_resolution
 from tools.bench_lines import machine_of, parser_of
 from tools.bench_super_resolution import SIZES, Setting, main, open_plain, open_way
 
+pytestmark = pytest.mark.usefixtures("no_console")
+
 
 @pytest.mark.parametrize("network", ["span_s", "superultracompact"])
 def test_both_begin_with_the_same_loss_and_gradient(network: str, tmp_path: Path) -> None:
