@@ -25,8 +25,8 @@ from lora_trainer.models.detect import detect
 from lora_trainer.trainers.finetune.job import inspect_finetune
 from lora_trainer.trainers.finetune.memory import fit_finetune
 from lora_trainer.trainers.finetune.trainer import FinetuneTrainer, build_finetune
-from tools.bench_lines import Parser, Row, machine_of, parser_of, rows_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_on_meta, in_turn, on_meta, peak_flops
+from tools.bench_lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.measuring import Course, course_of, flops_on_meta, on_meta
 from tools.random_sdxl import SEED, SIZES, Setting, setting_of
 from tools.sdxl_script import DECAY, LONGEST_GRADIENT, Script, accelerator_of
 
@@ -119,17 +119,18 @@ def flops(setting: Setting) -> int:
 
 
 def measure(setting: Setting, rounds: int) -> list[Row]:
-    machine = setting.machine
-    name = machine.precision.name
-    ways = {each: partial(open_way, setting, way) for each, way in ways_in(name).items()}
-    one_by_one = setting.size in ONE_BY_ONE
-    taken = in_turn(ways, rounds, machine.device, tolerance=TOLERANCE[name], one_by_one=one_by_one)
-    peak = peak_flops(machine.device, machine.precision.dtype)
-    facts = {
-        "bench": "finetune", "size": setting.size, "precision": name, "device": str(machine.device),
-        "in_turn": not one_by_one,
-    }  # fmt: skip
-    return rows_of(facts, taken, BASELINE, batch=setting.batch, flops=flops(setting), peak=peak)
+    precision = setting.machine.precision.name
+    return measured(
+        {"bench": "finetune", "size": setting.size},
+        {name: partial(open_way, setting, way) for name, way in ways_in(precision).items()},
+        BASELINE,
+        setting.machine,
+        rounds,
+        batch=setting.batch,
+        flops=partial(flops, setting),
+        tolerance=TOLERANCE[precision],
+        one_by_one=setting.size in ONE_BY_ONE,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from lora_trainer.engine.chosen_device import chosen_device
 from lora_trainer.engine.precision import DTYPES, Precision, choose_precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.errors import Refusal, did_you_mean
-from tools.measuring import Taken
+from tools.measuring import Course, Taken, in_turn, peak_flops
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -121,6 +121,25 @@ def rows_of(
         for name, found in taken.items()
         for median in [statistics.median(found.seconds)]
     ]  # fmt: skip
+
+
+def measured(
+    facts: Mapping[str, Any],
+    ways: Mapping[str, Callable[[], Course]],
+    baseline: str,
+    machine: Machine,
+    rounds: int,
+    *,
+    batch: int,
+    flops: Callable[[], int],
+    tolerance: float,
+    one_by_one: bool = False,
+) -> list[Row]:
+    """A row for each way, measured in turn. Raises ValueError where one does not compute what the first one does."""
+    taken = in_turn(ways, rounds, machine.device, tolerance=tolerance, one_by_one=one_by_one)
+    where = {"precision": machine.precision.name, "device": str(machine.device), "in_turn": not one_by_one}
+    peak = peak_flops(machine.device, machine.precision.dtype)
+    return rows_of({**facts, **where}, taken, baseline, batch=batch, flops=flops(), peak=peak)
 
 
 def tell(rows: Sequence[Row], title: str, columns: Sequence[Column] = COLUMNS) -> None:

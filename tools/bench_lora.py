@@ -26,8 +26,8 @@ from lora_trainer.models.detect import detect
 from lora_trainer.trainers.lora.job import inspect_lora
 from lora_trainer.trainers.lora.plan import fit_lora
 from lora_trainer.trainers.lora.trainer import LoraTrainer, build_lora
-from tools.bench_lines import Parser, Row, machine_of, parser_of, rows_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_on_meta, in_turn, on_meta, peak_flops
+from tools.bench_lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.measuring import Course, course_of, flops_on_meta, on_meta
 from tools.random_sdxl import SEED, SIZES, Setting, setting_of
 from tools.sdxl_script import Script, accelerator_of
 
@@ -116,16 +116,17 @@ def flops(setting: Setting) -> int:
 
 
 def measure(setting: Setting, rounds: int) -> list[Row]:
-    machine = setting.machine
-    ways = {name: partial(open_way, setting, way) for name, way in WAYS.items()}
-    one_by_one = setting.size in ONE_BY_ONE
-    taken = in_turn(ways, rounds, machine.device, tolerance=TOLERANCE, one_by_one=one_by_one)
-    peak = peak_flops(machine.device, machine.precision.dtype)
-    facts = {
-        "bench": "lora", "size": setting.size, "precision": machine.precision.name, "device": str(machine.device),
-        "in_turn": not one_by_one,
-    }  # fmt: skip
-    return rows_of(facts, taken, BASELINE, batch=setting.batch, flops=flops(setting), peak=peak)
+    return measured(
+        {"bench": "lora", "size": setting.size},
+        {name: partial(open_way, setting, way) for name, way in WAYS.items()},
+        BASELINE,
+        setting.machine,
+        rounds,
+        batch=setting.batch,
+        flops=partial(flops, setting),
+        tolerance=TOLERANCE,
+        one_by_one=setting.size in ONE_BY_ONE,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

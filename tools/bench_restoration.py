@@ -40,8 +40,8 @@ from lora_trainer.trainers.restoration.base import restoration_base
 from lora_trainer.trainers.restoration.job import inspect_restoration
 from lora_trainer.trainers.restoration.objective import JUDGED
 from lora_trainer.trainers.restoration.trainer import RestorationTrainer, build_restoration
-from tools.bench_lines import Machine, Parser, Row, machine_of, parser_of, rows_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_of, flops_on_meta, in_turn, on_meta, peak_flops, placed
+from tools.bench_lines import Machine, Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.measuring import Course, course_of, flops_of, flops_on_meta, on_meta, placed
 from tools.sdxl_script import accelerator_of
 
 PAIRS = Path(__file__).resolve().parents[1] / "presets" / "restoration" / "pairs" / "train"
@@ -285,17 +285,17 @@ def flops(setting: Setting) -> int:
 
 
 def measure(setting: Setting, size: str, rounds: int) -> list[Row]:
-    machine = setting.machine
-    name = machine.precision.name
-    ways = {each: partial(open_way, setting, way) for each, way in WAYS.items()}
-    one_by_one = size in ONE_BY_ONE
-    taken = in_turn(ways, rounds, machine.device, tolerance=TOLERANCE[name], one_by_one=one_by_one)
-    facts = {
-        "bench": "restoration", "size": size, "precision": name, "device": str(machine.device),
-        "in_turn": not one_by_one,
-    }  # fmt: skip
-    peak = peak_flops(machine.device, machine.precision.dtype)
-    return rows_of(facts, taken, BASELINE, batch=setting.batch, flops=flops(setting), peak=peak)
+    return measured(
+        {"bench": "restoration", "size": size},
+        {name: partial(open_way, setting, way) for name, way in WAYS.items()},
+        BASELINE,
+        setting.machine,
+        rounds,
+        batch=setting.batch,
+        flops=partial(flops, setting),
+        tolerance=TOLERANCE[setting.machine.precision.name],
+        one_by_one=size in ONE_BY_ONE,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,8 +27,8 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.models.sr_networks import NETWORKS, build_network
 from lora_trainer.trainers.super_resolution.job import inspect_super_resolution
 from lora_trainer.trainers.super_resolution.trainer import SuperResolutionTrainer, build_super_resolution
-from tools.bench_lines import Machine, Parser, Row, add_names, machine_of, parser_of, rows_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_on_meta, in_turn, on_meta, peak_flops, placed
+from tools.bench_lines import Machine, Parser, Row, add_names, machine_of, measured, parser_of, run_bench, tell
+from tools.measuring import Course, course_of, flops_on_meta, on_meta, placed
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT / "presets" / "photos" / "2_photo"
@@ -137,15 +137,16 @@ def flops(setting: Setting) -> int:
 
 
 def measure(setting: Setting, size: str, rounds: int) -> list[Row]:
-    machine = setting.machine
-    ways = {BASELINE: partial(open_plain, setting), TRAINER: partial(open_way, setting)}
-    taken = in_turn(ways, rounds, machine.device, tolerance=TOLERANCE)
-    facts = {
-        "bench": "super_resolution", "network": setting.network, "size": size, "precision": machine.precision.name,
-        "device": str(machine.device),
-    }  # fmt: skip
-    peak = peak_flops(machine.device, machine.precision.dtype)
-    return rows_of(facts, taken, BASELINE, batch=setting.batch, flops=flops(setting), peak=peak)
+    return measured(
+        {"bench": "super_resolution", "network": setting.network, "size": size},
+        {BASELINE: partial(open_plain, setting), TRAINER: partial(open_way, setting)},
+        BASELINE,
+        setting.machine,
+        rounds,
+        batch=setting.batch,
+        flops=partial(flops, setting),
+        tolerance=TOLERANCE,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,6 +27,12 @@ MOVE_TAGS = ("shuffle_caption", "caption_tag_dropout_rate", "token_warmup_step")
 CHANGE_CAPTIONS = (*MOVE_TAGS, "enable_wildcard")
 
 
+def batches(preset: LoraPreset) -> Findings:
+    if preset.train_batch_size == "auto" and preset.dataset_config:
+        text = "a dataset_config may have batch sizes of its own, so auto cannot be told again when a run goes on"
+        yield error(f"{text}; write a number", "train_batch_size", "dataset_config")
+
+
 def caches(preset: LoraPreset) -> Findings:
     """A cache stands for something that stays the same."""
     changing_images = [key for key in ("color_aug", "random_crop") if getattr(preset, key)]
@@ -293,6 +299,6 @@ def _idle(preset: LoraPreset, why: str, *keys: str, calm: object = 0) -> Finding
 
 
 LORA_RULES: tuple[Rule, ...] = (
-    model, network, data, buckets, caches, captions, noise, loss,
+    model, network, data, batches, buckets, caches, captions, noise, loss,
     rates, adaptive_optimizer, schedule, length, zeros, samples, trackers, saving, validation,
 )  # fmt: skip

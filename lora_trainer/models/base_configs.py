@@ -27,9 +27,15 @@ def published_configs(kind: Kind) -> dict[str, dict[str, Any]]:
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((_BASES / kind).glob("*.json"))}
 
 
+def without_path(config: Mapping[str, Any]) -> dict[str, Any]:
+    """diffusers keeps from where on this computer a model was loaded, which is nobody's business."""
+    return {key: value for key, value in config.items() if key != "_name_or_path"}
+
+
 def configs_to_metadata(kind: Kind, configs: Configs) -> str:
     """The text that a single file carries under `CONFIGS_KEY`."""
-    return json.dumps({"kind": kind, **configs}, sort_keys=True, separators=(",", ":"))
+    told = {part: without_path(config) for part, config in configs.items()}
+    return json.dumps({"kind": kind, **told}, sort_keys=True, separators=(",", ":"))
 
 
 def configs_from_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Kind, dict[str, dict[str, Any]]] | None:

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_trainer.atomic import write_text
 from lora_trainer.errors import Refusal
-from lora_trainer.models.base_configs import Kind
+from lora_trainer.models.base_configs import Kind, without_path
 from lora_trainer.models.detect_folder import INDEX, WEIGHT_SUFFIXES, read_json
 from lora_trainer.models.tensor_files import cast_to, write_tensor_file
 
@@ -112,6 +112,8 @@ def save_folder(
         index[part] = [type(model).__module__.partition(".")[0], type(model).__name__]
         if isinstance(model, CLIPTokenizer):
             _save_vocabulary(model, folder / part)
+        else:
+            _forget_path(folder / part / "config.json")
     (folder / "scheduler").mkdir()
     write_text(folder / "scheduler" / "scheduler_config.json", _json(scheduler))
     index["scheduler"] = ["diffusers", scheduler["_class_name"]]
@@ -139,6 +141,10 @@ def _save_part(part: Any, place: Path, dtype: torch.dtype | None) -> None:
             tensors.__getitem__,
             {"format": "pt"},
         )
+
+
+def _forget_path(config: Path) -> None:
+    write_text(config, _json(without_path(read_json(config))))
 
 
 def _save_vocabulary(tokenizer: CLIPTokenizer, place: Path) -> None:

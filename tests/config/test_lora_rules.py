@@ -123,6 +123,13 @@ ALL_TAGS_STAY = (
             ["6:15 fp8_base: needs mixed_precision bf16 or fp16 to compute in, which is no"],
         ),
         (
+            {"train_batch_size": "auto", "dataset_config": "sets.toml"},
+            [
+                "6:23 train_batch_size: a dataset_config may have batch sizes of its own, so auto cannot be told again "
+                "when a run goes on; write a number"
+            ],
+        ),
+        (
             {"int8_base": True, "LoRA_type": "LyCORIS/LoHa"},
             [
                 "6:16 int8_base: goes with LoRA_type Standard, Kohya LoCon, LoRA-FA, which is LyCORIS/LoHa; "

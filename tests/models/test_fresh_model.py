@@ -68,6 +68,19 @@ def test_it_comes_back_from_a_file_and_a_folder_and_draws(kind: str, tmp_path: P
     assert picture.size == (64, 64)
 
 
+def test_nothing_tells_where_on_this_computer_a_model_came_from(tmp_path: Path) -> None:
+    base = load_base_model(detect(describe(tmp_path / "new.json")))
+    for name in ("first", "second"):  # the second is of what was loaded from the first
+        (tmp_path / name).mkdir()
+        save_folder(tmp_path / name, base.kind, base.parts, base.configs["scheduler"])
+        base = load_base_model(detect(tmp_path / name))
+    written = [path for path in (tmp_path / "second").rglob("*") if path.suffix in (".json", ".txt")]
+    assert len(written) > 6
+    assert [path for path in written if str(tmp_path) in path.read_text(encoding="utf-8")] == []
+    write_base_file(tmp_path / "file.safetensors", base, torch.float32)
+    assert str(tmp_path).encode() not in (tmp_path / "file.safetensors").read_bytes()
+
+
 def test_the_weights_are_a_function_of_the_seed_alone(tmp_path: Path) -> None:
     path = describe(tmp_path / "new.json")
     torch.manual_seed(1)

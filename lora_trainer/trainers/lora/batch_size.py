@@ -77,7 +77,7 @@ def _planned(loaded: Loaded, processes: Processes) -> tuple[int, int, int]:
 def _earlier(folder: RunFolder, preset: LoraPreset, world: int) -> int:
     """What the run that is to go on was made with; 0 without one, or if it cannot be had with these processes."""
     pictures = fingerprint_of(folder).get(PICTURES)
-    if not isinstance(pictures, int) or preset.dataset_config:
+    if not isinstance(pictures, int):
         return 0
     size, rest = divmod(pictures, world * preset.gradient_accumulation_steps)
     return 0 if rest else size
