@@ -20,6 +20,11 @@ import lora_trainer  # noqa: F401 - lets torchvision be imported beside a CPU-on
 
 REPOSITORY = Path(__file__).parents[1]
 PHOTOS = REPOSITORY / "presets" / "photos" / "2_photo"
+PRESETS = sorted(
+    path
+    for path in (REPOSITORY / "presets").rglob("*.json")
+    if not path.name.endswith((".model.json", ".prompts.json")) and "drawings/base/" not in path.as_posix()
+)
 
 TinyPath = Callable[..., Path]
 WritePreset = Callable[..., Path]

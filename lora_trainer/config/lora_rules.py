@@ -29,8 +29,11 @@ CHANGE_CAPTIONS = (*MOVE_TAGS, "enable_wildcard")
 
 def batches(preset: LoraPreset) -> Findings:
     if preset.train_batch_size == "auto" and preset.dataset_config:
-        text = "a dataset_config may have batch sizes of its own, so auto cannot be told again when a run goes on"
-        yield error(f"{text}; write a number", "train_batch_size", "dataset_config")
+        yield error(
+            "a dataset_config may have batch sizes of its own, which auto would not be found for; write a number",
+            "train_batch_size",
+            "dataset_config",
+        )
 
 
 def caches(preset: LoraPreset) -> Findings:

@@ -125,8 +125,8 @@ ALL_TAGS_STAY = (
         (
             {"train_batch_size": "auto", "dataset_config": "sets.toml"},
             [
-                "6:23 train_batch_size: a dataset_config may have batch sizes of its own, so auto cannot be told again "
-                "when a run goes on; write a number"
+                "6:23 train_batch_size: a dataset_config may have batch sizes of its own, which auto would not be "
+                "found for; write a number"
             ],
         ),
         (

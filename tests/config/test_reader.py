@@ -17,6 +17,7 @@ from lora_trainer.config.problems import PresetError
 from lora_trainer.config.reader import Loaded, load_preset
 from lora_trainer.config.setting import keys_of
 from lora_trainer.config.trainers import TRAINERS
+from tests.conftest import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 PDXL = ROOT / "presets" / "pdxl.json"
@@ -87,10 +88,7 @@ WRONG_OPTIMIZER = (
 )
 
 
-OTHERS = {path for kind in ("model", "prompts") for path in (ROOT / "presets").rglob(f"*.{kind}.json")}
-
-
-@pytest.mark.parametrize("path", sorted(set((ROOT / "presets").rglob("*.json")) - OTHERS), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_shipped_preset_loads(path: Path) -> None:
     keys = json.loads(path.read_text(encoding="utf-8"))
     loaded = load_preset(path, [f"{key}=some_{key}" for key, value in keys.items() if value == "..."])

@@ -19,10 +19,9 @@ from lora_trainer.config.setting import keys_of
 from lora_trainer.config.trainers import TRAINERS
 from lora_trainer.editor.answers import answer, path_at
 from lora_trainer.editor.form import TRAINED, form
+from tests.conftest import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
-OTHERS = {path for kind in ("model", "prompts") for path in (ROOT / "presets").rglob(f"*.{kind}.json")}
-PRESETS = sorted(set((ROOT / "presets").rglob("*.json")) - OTHERS)
 
 FLAT = """{
   "trainer": "super_resolution",

@@ -14,9 +14,10 @@ import pytest
 from lora_trainer.editor.answers import answer
 from lora_trainer.editor.form import form
 from lora_trainer.editor.server import EditorServer
+from tests.conftest import PRESETS
 from tests.editor.conftest import Serve
 
-PRESETS = Path(__file__).resolve().parents[2] / "presets"
+SHIPPED = Path(__file__).resolve().parents[2] / "presets"
 BROWSER = next((found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), "")
 DRIVER = shutil.which("chromedriver") or ""
 WAIT_S = 15.0
@@ -107,7 +108,7 @@ def page(driver: Any) -> Iterator[Page]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[[str], Path]:
     def made(name: str) -> Path:
-        return Path(shutil.copy(PRESETS / name, tmp_path / f"mein ü {Path(name).name}"))
+        return Path(shutil.copy(SHIPPED / name, tmp_path / f"mein ü {Path(name).name}"))
 
     return made
 
@@ -300,7 +301,7 @@ def test_what_is_no_json_is_mended_as_text(page: Page, serve: Serve, tmp_path: P
 def test_the_plan_comes_with_its_lines(page: Page, serve: Serve, tmp_path: Path) -> None:
     """The preset on the page is fine; the one that is planned says what is wrong before torch is loaded."""
     path = tmp_path / "p.json"
-    shutil.copy(PRESETS / "gan" / "example.json", path)
+    shutil.copy(SHIPPED / "gan" / "example.json", path)
     page.open(serve(path))
     assert page.text("#plan") == "Make the plan"
     path.write_text('{"trainer": "gan", "oops": 1}', encoding="utf-8")
@@ -353,7 +354,7 @@ def test_what_is_typed_and_what_is_written(page: Page, serve: Serve, tmp_path: P
 def test_a_field_that_is_only_looked_at_gives_the_same_value(page: Page, serve: Serve, tmp_path: Path) -> None:
     page.open(serve(tmp_path / "p.json"))
     cases = []
-    for path in PRESETS.rglob("*.json"):
+    for path in PRESETS:
         said: Any = answer(path, path.read_text(encoding="utf-8"))
         made: Any = form(said["trainer"])
         kinds = {key["name"]: key["input"] for group in made["groups"] for key in group["keys"]}

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from lora_trainer.config.json_source import decoded, parse_json
 from lora_trainer.config.problems import PresetError
 from lora_trainer.editor.changes import append, key_before, put, remove, rename
-
-ROOT = Path(__file__).resolve().parents[2]
-PRESETS = sorted((ROOT / "presets").rglob("*.json"))
+from tests.conftest import PRESETS
 
 NAMES = st.text('abc"\\ü,:{[ \n\U0001f600', min_size=1, max_size=5)
 LEAVES = (
