@@ -93,6 +93,12 @@ class Performance:
         "goes on without.",
         may_change=True,
     )
+    use_channels_last: Switch = setting(
+        False,
+        "Lay the UNet's convolutions and what passes through them out with the channels last, as tensor cores read "
+        "them. Results are equal up to rounding. On a CPU it is slower; torch_compile lays out by itself.",
+        may_change=True,
+    )
     max_data_loader_n_workers: Count = setting(
         0,
         "Processes that read and decode images, at most one for each CPU core; 0 reads in the training process.",

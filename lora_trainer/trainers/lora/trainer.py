@@ -140,6 +140,8 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     )  # fmt: skip
     place_vae(base.vae, torch.float32 if preset.sdxl_no_half_vae else precision.dtype, device)
     _store_in_8_bits(base, preset, precision)
+    if preset.use_channels_last:
+        base.unet.to(memory_format=torch.channels_last)
     names = _add_lora(job, base)
     forget_activations(base, first_rung(preset.gradient_checkpointing))  # now: LyCORIS finds layers by their class
     if preset.torch_compile and not dry:

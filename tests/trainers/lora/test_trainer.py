@@ -11,6 +11,8 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
+from torch import Tensor
+from torch.nn import Conv2d
 
 from lora_trainer.models.adapters.targets import lora_targets
 from lora_trainer.models.base_model import load_base_model
@@ -135,7 +137,7 @@ def test_diffusers_gets_the_trained_model_out_of_the_file(
         {"lr_scheduler_type": "torch.optim.lr_scheduler.StepLR", "lr_scheduler_args": "step_size=2 gamma=0.5"},
         {"mixed_precision": "bf16", "fp8_base": True},
         {"mixed_precision": "bf16", "fp8_base": True, "LoRA_type": "LyCORIS/LoCon"},
-        {"int8_base": True},
+        {"int8_base": True, "use_channels_last": True},
         {"mixed_precision": "bf16", "full_bf16": True, "optimizer": "AdamW8bit"},
         {"network_dropout": 0.1, "rank_dropout": 0.1, "module_dropout": 0.1},
         {"block_dims": ",".join(["2"] * 12 + ["0"] * 11), "block_alphas": ",".join(["1"] * 23)},
@@ -179,6 +181,25 @@ def test_what_changes_the_loss_and_what_does_not(write_preset: WritePreset, trai
         {"caption_dropout_rate": 1},
     ):
         assert losses_with(train, write_preset, rows, **keys) != plain, keys
+
+
+def test_channels_last_is_the_layout_alone(
+    write_preset: WritePreset, train: Train, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = losses_with(train, write_preset, rows)
+    results: list[Tensor] = []
+    normal = Conv2d.forward
+
+    def seen(layer: Conv2d, x: Tensor) -> Tensor:
+        results.append(normal(layer, x))
+        return results[-1]
+
+    keys = {"use_channels_last": True, "cache_latents_to_disk": True}
+    losses_with(train, write_preset, rows, **keys)  # whose second run encodes nothing
+    monkeypatch.setattr(Conv2d, "forward", seen)
+    assert losses_with(train, write_preset, rows, **keys) == pytest.approx(plain, rel=1e-5)
+    assert results
+    assert all(result.is_contiguous(memory_format=torch.channels_last) for result in results)
 
 
 def test_only_the_parts_with_a_rate_are_in_the_file(write_preset: WritePreset, train: Train, out: Path) -> None:
