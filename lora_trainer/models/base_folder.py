@@ -113,7 +113,10 @@ def save_folder(
         if isinstance(model, CLIPTokenizer):
             _save_vocabulary(model, folder / part)
         else:
-            _forget_path(folder / part / "config.json")
+            config = folder / part / "config.json"
+            _forget_path(config)
+            for weights in config.parent.glob("*.safetensors"):  # which safetensors makes readable for the owner alone
+                weights.chmod(config.stat().st_mode)
     (folder / "scheduler").mkdir()
     write_text(folder / "scheduler" / "scheduler_config.json", _json(scheduler))
     index["scheduler"] = ["diffusers", scheduler["_class_name"]]

@@ -62,6 +62,7 @@ def test_it_comes_back_from_a_file_and_a_folder_and_draws(kind: str, tmp_path: P
     (tmp_path / "folder").mkdir()
     save_folder(tmp_path / "folder", base.kind, parts, base.configs["scheduler"])
     assert equal(base, load_base_model(detect(tmp_path / "folder")))
+    assert len({path.stat().st_mode for path in (tmp_path / "folder").rglob("*") if path.is_file()}) == 1
     pipeline = DiffusionPipeline.from_pretrained(str(tmp_path / "folder"))
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a cat", num_inference_steps=1, guidance_scale=2).images[0]
