@@ -24,13 +24,23 @@ def public_values(preset: CommonPreset) -> dict[str, object]:
             value = _last_part(str(value))
         elif key.annotation == Paths and isinstance(value, list):
             value = [_last_part(str(item)) for item in value]
-        values[key.name] = without_secrets(value) if isinstance(value, str) else value
+        values[key.name] = without_secrets(value) if isinstance(value, str) else _without_folders(value)
     return values
 
 
 def without_secrets(text: str) -> str:
     """A command line without the keys and tokens in it."""
     return SECRET_WORD.sub(r"\1***", text)
+
+
+def _without_folders(value: object) -> object:
+    """What is in lists and sections, with only the last part of each path that begins at a root or a drive."""
+    if isinstance(value, dict):
+        return {name: _without_folders(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    is_rooted = isinstance(value, str) and (value.startswith(("/", "~")) or PureWindowsPath(value).is_absolute())
+    return _last_part(str(value)) if is_rooted else value
 
 
 def _last_part(path: str) -> str:
