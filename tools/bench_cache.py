@@ -1,6 +1,6 @@
 """Measure the look at a set of pictures and the making of its latents against plain loops in the same run.
 
-python -m tools.bench_cache --pictures 100 --vae tiny
+python -m tools.bench_cache --pictures 100 --size tiny
 Half of the pictures are JPEGs, half PNGs, in three shapes, twice as large as they are trained, and lie in the system's
 memory as they have just been written. The plain loops do one picture after the other, as the scripts that are well
 known do: sizes by Pillow; then decoding, resizing, the VAE with batches of one, and a file for each. The VAE has random
@@ -11,7 +11,6 @@ decoding and writing go on beside the VAE.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -32,12 +31,11 @@ from lora_trainer.data.buckets import BucketSettings
 from lora_trainer.data.folders import Picture
 from lora_trainer.data.latent_cache import LatentCache, LatentSettings
 from lora_trainer.data.survey import WORKERS, Sample, survey
-from lora_trainer.engine.precision import choose_precision
-from lora_trainer.engine.processes import Processes
 from lora_trainer.models.materialise import build_vae
 from lora_trainer.trainers.diffusion.base import place_vae
 from lora_trainer.trainers.diffusion.objective import encode
 from lora_trainer.user_cache import CACHE_FOLDER
+from tools.bench_lines import Column, Parser, Row, count_from_1, machine_of, parser_of, run_bench, tell_rows
 
 SHAPES = ((4, 4), (3, 4), (4, 3))  # height and width in quarters of the side
 BUCKET_STEP_PX = 32
@@ -45,6 +43,13 @@ VAES: Mapping[str, Mapping[str, Any]] = {
     "tiny": {"block_out_channels": [8, 8, 16, 16], "layers_per_block": 1, "norm_num_groups": 4},
     "full": {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32},
 }
+COLUMNS: Sequence[Column] = (
+    ("pictures/s", lambda row: f"{row['pictures_per_second']:.1f}"),
+    ("s per 1000", lambda row: f"{row['seconds_per_1000']:.3f}"),
+    ("least s", lambda row: f"{row['least']:.3f}"),
+    ("most s", lambda row: f"{row['most']:.3f}"),
+    ("times", lambda row: f"{row['times']:.2f}"),
+)
 COMMON = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
 
 
@@ -159,7 +164,7 @@ def in_turn(ways: Mapping[str, Way], rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def rows_of(what: str, found: Mapping[str, Sequence[float]], pictures: int) -> list[dict[str, Any]]:
+def rows_of(what: str, found: Mapping[str, Sequence[float]], pictures: int) -> list[Row]:
     """`times` is how often as fast as the first way."""
     first = statistics.median(next(iter(found.values())))
     return [
@@ -193,12 +198,8 @@ def write_pictures(folder: Path, count: int, side_px: int) -> list[Picture]:
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    processes = Processes()
-    if processes.device.type == "cpu":
-        torch.set_num_threads(options.threads)
-    precision, _ = choose_precision(options.precision, processes.device)
+def bench(options: argparse.Namespace) -> None:
+    machine = machine_of(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pictures = write_pictures(folder / "pictures", options.pictures, options.side)
@@ -207,36 +208,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setting = Setting(folder, pictures, buckets, options.workers)
         os.environ[CACHE_FOLDER] = str(setting.memory)  # and not the person's own
         _tell(rows_of("looking", in_turn(surveys(setting), options.rounds), len(pictures)))
-        for kind in options.vae.split(","):
-            vae = random_vae(kind, precision.dtype, processes.device)
+        for size in options.size:
+            vae = random_vae(size, machine.precision.dtype, machine.device)
             vae_alone(survey(pictures, buckets), vae, options.batch)  # warms up
             found = in_turn(encodings(setting, vae, options.batch), options.rounds)
-            _tell(rows_of(f"encoding, {kind} VAE", found, len(pictures)))
+            _tell(rows_of(f"encoding, {size} VAE", found, len(pictures)))
             shutil.rmtree(setting.latents)
-    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bench_cache", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pictures", type=int, default=100, help="how many (default 100)")
-    parser.add_argument("--side", type=int, default=512, help="their longer side in pixels (default 512)")
-    parser.add_argument("--vae", default="tiny", help=f"of {', '.join(VAES)}, several with commas (default tiny)")
-    parser.add_argument("--batch", type=int, default=4, help="pictures that the cache encodes at once (default 4)")
-    parser.add_argument("--workers", type=int, default=WORKERS, help=f"threads that decode (here {WORKERS})")
-    parser.add_argument("--precision", default="bf16", choices=("no", "bf16", "fp16"), help="on a GPU (default bf16)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default 3)")
-    parser.add_argument("--threads", type=int, default=1, help="of the VAE, on a CPU (default 1)")
+def _tell(rows: Sequence[Row]) -> None:
+    tell_rows(rows, f"{rows[0]['what']}, {rows[0]['pictures']} pictures", COLUMNS)
+
+
+def _parser() -> Parser:
+    parser = parser_of("bench_cache", __doc__, VAES, batch=4, rounds=3, precision="bf16")
+    parser.add_argument("--pictures", type=count_from_1, default=100, help="how many (default 100)")
+    parser.add_argument("--side", type=count_from_1, default=512, help="their longer side in pixels (default 512)")
+    parser.add_argument("--workers", type=count_from_1, default=WORKERS, help=f"threads that decode (here {WORKERS})")
     return parser
 
 
-def _tell(rows: Sequence[Mapping[str, Any]]) -> None:
-    for row in rows:
-        print(json.dumps(row))
-    print(f"{rows[0]['what']}, {rows[0]['pictures']} pictures")
-    print(f"{'':24}{'pictures/s':>12}{'s per 1000':>12}{'least s':>10}{'most s':>10}{'times':>8}")
-    for row in rows:
-        numbers = f"{row['pictures_per_second']:12.1f}{row['seconds_per_1000']:12.3f}"
-        print(f"{row['way']:24}{numbers}{row['least']:10.3f}{row['most']:10.3f}{row['times']:8.2f}")
+def main(words: Sequence[str] | None = None) -> int:
+    return run_bench(bench, _parser(), words)
 
 
 if __name__ == "__main__":

@@ -68,10 +68,10 @@ def parser_of(
         "--size", type=_chosen_of("size", sizes), default=[first],
         help=f"of {', '.join(sizes)}, several with commas (default {first})",
     )  # fmt: skip
-    parser.add_argument("--batch", type=_count, default=batch, help=f"pictures a step (default {batch})")
-    parser.add_argument("--rounds", type=_count, default=rounds, help=f"steps of each way (default {rounds})")
+    parser.add_argument("--batch", type=count_from_1, default=batch, help=f"pictures a step (default {batch})")
+    parser.add_argument("--rounds", type=count_from_1, default=rounds, help=f"steps of each way (default {rounds})")
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    parser.add_argument("--threads", type=_count, default=1, help="on a CPU (default 1)")
+    parser.add_argument("--threads", type=count_from_1, default=1, help="on a CPU (default 1)")
     if precision != "no":
         parser.add_argument("--precision", default=precision, choices=tuple(DTYPES), help=f"(default {precision})")
     return parser
@@ -143,15 +143,20 @@ def measured(
 
 
 def tell(rows: Sequence[Row], title: str, columns: Sequence[Column] = COLUMNS) -> None:
-    """A line of JSON for each row, what they have in common, and the table, without what nobody knows."""
-    for row in rows:
-        print(json.dumps(row))
+    """Rows of steps, with what they have in common."""
     first = rows[0]
     order = "" if first.get("in_turn", True) else ", each way by itself"
-    print(
-        f"{title}{order}: {first['tflop']:.4f} TFLOP a step; "
-        f"a large matrix product attains {first['peak_tflops']:.3f} TFLOP/s"
+    step = f"{first['tflop']:.4f} TFLOP a step"
+    tell_rows(
+        rows, f"{title}{order}: {step}; a large matrix product attains {first['peak_tflops']:.3f} TFLOP/s", columns
     )
+
+
+def tell_rows(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> None:
+    """A line of JSON for each row, a title, and the table, without what nobody knows."""
+    for row in rows:
+        print(json.dumps(row))
+    print(title)
     width = max(len(row["way"]) for row in rows)
     known = [(name, form) for name, form in columns if {form(row) for row in rows} != {UNKNOWN}]
     cells = [[name for name, _ in known], *([form(row) for _, form in known] for row in rows)]
@@ -164,7 +169,7 @@ def _mib(gib: float | None) -> str:
     return UNKNOWN if gib is None else f"{gib * 1024:.0f}"
 
 
-def _count(text: str) -> int:
+def count_from_1(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no number from 1 on")
     return int(text)
