@@ -35,7 +35,7 @@ from lora_trainer.models.materialise import build_vae
 from lora_trainer.trainers.diffusion.base import place_vae
 from lora_trainer.trainers.diffusion.objective import encode
 from lora_trainer.user_cache import CACHE_FOLDER
-from tools.bench_lines import Column, Parser, Row, count_from_1, machine_of, parser_of, run_bench, tell_rows
+from tools.benches.lines import Column, Parser, Row, count_from_1, machine_of, parser_of, run_bench, tell_rows
 
 SHAPES = ((4, 4), (3, 4), (4, 3))  # height and width in quarters of the side
 BUCKET_STEP_PX = 32

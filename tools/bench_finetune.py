@@ -25,10 +25,10 @@ from lora_trainer.models.detect import detect
 from lora_trainer.trainers.finetune.job import inspect_finetune
 from lora_trainer.trainers.finetune.memory import fit_finetune
 from lora_trainer.trainers.finetune.trainer import FinetuneTrainer, build_finetune
-from tools.bench_lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_on_meta, on_meta
-from tools.random_sdxl import SEED, SIZES, Setting, setting_of
-from tools.sdxl_script import DECAY, LONGEST_GRADIENT, Script, accelerator_of
+from tools.benches.lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.benches.measuring import Course, course_of, flops_on_meta, on_meta
+from tools.benches.random_sdxl import SEED, SIZES, Setting, setting_of
+from tools.benches.sdxl_script import DECAY, LONGEST_GRADIENT, Script, accelerator_of
 
 RATE = 1e-5
 ONE_BY_ONE = ("mid", "full")  # whose models, gradients and optimizers do not fit into memory in all ways at once

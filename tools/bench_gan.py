@@ -44,7 +44,7 @@ from lora_trainer.trainers.gan import phases
 from lora_trainer.trainers.gan.build import build_gan
 from lora_trainer.trainers.gan.job import inspect_gan
 from lora_trainer.trainers.gan.trainer import GanTrainer
-from tools.bench_lines import (
+from tools.benches.lines import (
     COLUMNS,
     Column,
     Machine,
@@ -57,7 +57,7 @@ from tools.bench_lines import (
     run_bench,
     tell,
 )
-from tools.measuring import Course, Taken, check_agreement, flops_of, peak_flops, peak_gib, placed, timed
+from tools.benches.measuring import Course, Taken, check_agreement, flops_of, peak_flops, peak_gib, placed, timed
 
 SEED, IMAGES = 1, 32
 TOLERANCE = 1e-3  # of losses and norms of gradients, between ways that differ by rounding alone

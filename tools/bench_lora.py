@@ -26,10 +26,10 @@ from lora_trainer.models.detect import detect
 from lora_trainer.trainers.lora.job import inspect_lora
 from lora_trainer.trainers.lora.plan import fit_lora
 from lora_trainer.trainers.lora.trainer import LoraTrainer, build_lora
-from tools.bench_lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_on_meta, on_meta
-from tools.random_sdxl import SEED, SIZES, Setting, setting_of
-from tools.sdxl_script import Script, accelerator_of
+from tools.benches.lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.benches.measuring import Course, course_of, flops_on_meta, on_meta
+from tools.benches.random_sdxl import SEED, SIZES, Setting, setting_of
+from tools.benches.sdxl_script import Script, accelerator_of
 
 RANK, RATE = 16, 1e-4
 UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]

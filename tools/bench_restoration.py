@@ -40,9 +40,9 @@ from lora_trainer.trainers.restoration.base import restoration_base
 from lora_trainer.trainers.restoration.job import inspect_restoration
 from lora_trainer.trainers.restoration.objective import JUDGED
 from lora_trainer.trainers.restoration.trainer import RestorationTrainer, build_restoration
-from tools.bench_lines import Machine, Parser, Row, machine_of, measured, parser_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_of, flops_on_meta, on_meta, placed
-from tools.sdxl_script import accelerator_of
+from tools.benches.lines import Machine, Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.benches.measuring import Course, course_of, flops_of, flops_on_meta, on_meta, placed
+from tools.benches.sdxl_script import accelerator_of
 
 PAIRS = Path(__file__).resolve().parents[1] / "presets" / "restoration" / "pairs" / "train"
 SEED, RATE, DECAY, LONGEST_GRADIENT = 1, 1e-5, 0.999, 1.0

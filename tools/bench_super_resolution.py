@@ -27,8 +27,8 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.models.sr_networks import NETWORKS, build_network
 from lora_trainer.trainers.super_resolution.job import inspect_super_resolution
 from lora_trainer.trainers.super_resolution.trainer import SuperResolutionTrainer, build_super_resolution
-from tools.bench_lines import Machine, Parser, Row, add_names, machine_of, measured, parser_of, run_bench, tell
-from tools.measuring import Course, course_of, flops_on_meta, on_meta, placed
+from tools.benches.lines import Machine, Parser, Row, add_names, machine_of, measured, parser_of, run_bench, tell
+from tools.benches.measuring import Course, course_of, flops_on_meta, on_meta, placed
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT / "presets" / "photos" / "2_photo"

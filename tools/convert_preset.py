@@ -22,9 +22,9 @@ from lora_trainer.config.setting import keys_of
 from lora_trainer.config.super_resolution import SuperResolutionPreset
 from lora_trainer.config.super_resolution_sections import unfold_sections
 from lora_trainer.errors import Refusal
-from tools.conversion import Converted, carry_over, entries_of
-from tools.hypir_preset import TOLD_BY, convert_hypir, is_hypir
-from tools.sd_scripts_preset import (
+from tools.presets.conversion import Converted, carry_over, entries_of
+from tools.presets.hypir import TOLD_BY, convert_hypir, is_hypir
+from tools.presets.sd_scripts import (
     Command,
     convert_sd_scripts,
     is_command_line,
@@ -32,7 +32,7 @@ from tools.sd_scripts_preset import (
     read_command_line,
     toml_arguments,
 )
-from tools.stylegan_preset import convert_gan, gan_command_words, is_gan_command
+from tools.presets.stylegan import convert_gan, gan_command_words, is_gan_command
 
 FIRST = (
     "trainer", "about", "pretrained_model_name_or_path", "sdxl", "train_data_dir", "output_dir", "output_name", "seed",

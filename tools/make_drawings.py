@@ -20,10 +20,10 @@ from lora_trainer import atomic
 from lora_trainer.data.folders import EXTENSIONS
 from lora_trainer.draws import draw_key
 from lora_trainer.errors import Refusal
-from tools.drawing_concepts import Concept, read_concepts
-from tools.drawing_icons import Render, read_icon_set, render_with_resvg
-from tools.drawing_sources import FLAT, HIGH_CONTRAST, NOTO, sources_page
-from tools.drawing_studio import INK, STYLES, Studio
+from tools.drawings.concepts import Concept, read_concepts
+from tools.drawings.icons import Render, read_icon_set, render_with_resvg
+from tools.drawings.sources import FLAT, HIGH_CONTRAST, NOTO, sources_page
+from tools.drawings.studio import INK, STYLES, Studio
 
 BASE_FOLDER, INK_FOLDER, MORE_FOLDER, HELD_OUT_FOLDER = "base", "ink", "more", "held_out"
 VAE_LIST, SOURCES = "vae.json", "SOURCES.md"

@@ -46,7 +46,7 @@ class Sentence:
 def every_text() -> frozenset[str]:
     """All texts of the source that can be a sentence, of which a quoted message must be one."""
     found: set[str] = set()
-    for path in (*PACKAGE.rglob("*.py"), *(ROOT / "tools").glob("*.py")):
+    for path in (*PACKAGE.rglob("*.py"), *(ROOT / "tools").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Constant, ast.JoinedStr, ast.BinOp)):
                 found.update(_texts(node, {}))

@@ -12,7 +12,7 @@ from lora_trainer.config.gan_saving import METRICS
 from lora_trainer.config.setting import keys_of
 from lora_trainer.losses.feature_networks import KINDS
 from tools import generate
-from tools.stylegan_preset import FLAGS, OPTIONS
+from tools.presets.stylegan import FLAGS, OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "gan.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import pytest
 from tests.tools.test_bench_lora import SMALL
 from tools import bench_finetune
 from tools.bench_finetune import WAYS, main, ways_in
-from tools.bench_lines import machine_of, parser_of
-from tools.random_sdxl import SIZES
+from tools.benches.lines import machine_of, parser_of
+from tools.benches.random_sdxl import SIZES
 
 pytestmark = pytest.mark.usefixtures("no_console")
 
@@ -20,7 +20,7 @@ FEW = ("script", "trainer, EMA", "trainer, fused backward pass")
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SIZES, "tiny", (SMALL, 64))  # type: ignore[arg-type]
-    monkeypatch.setattr("tools.measuring.give_back", lambda: None)  # which takes a second
+    monkeypatch.setattr("tools.benches.measuring.give_back", lambda: None)  # which takes a second
 
 
 def test_the_command_measures_ways_that_begin_alike(

@@ -22,7 +22,7 @@ from tools.bench_gan import (
     plain_resample,
     write_images,
 )
-from tools.bench_lines import machine_of, parser_of
+from tools.benches.lines import machine_of, parser_of
 
 pytestmark = pytest.mark.usefixtures("no_console")
 
@@ -70,7 +70,7 @@ def test_a_penalty_counts_for_the_steps_in_which_it_runs() -> None:
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(SIZES, "tiny", Size(16, 32, 2))  # type: ignore[arg-type]
-    monkeypatch.setattr("tools.measuring.give_back", lambda: None)  # which takes a second
+    monkeypatch.setattr("tools.benches.measuring.give_back", lambda: None)  # which takes a second
     assert main(["--batch", "4", "--rounds", "2", "--cfg", "stylegan2", "--device", "cpu"]) == 0
     *lines, told, head, _, _, _ = capsys.readouterr().out.splitlines()
     rows = [json.loads(line) for line in lines]

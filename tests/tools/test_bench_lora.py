@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tools import bench_lora
-from tools.bench_lines import machine_of
 from tools.bench_lora import WAYS, Way, main, open_trainer, open_way
-from tools.measuring import Course, course_of
-from tools.random_sdxl import SIZES, Setting, setting_of
+from tools.benches.lines import machine_of
+from tools.benches.measuring import Course, course_of
+from tools.benches.random_sdxl import SIZES, Setting, setting_of
 
 pytestmark = pytest.mark.usefixtures("no_console")
 
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SIZES, "tiny", (SMALL, 64))  # type: ignore[arg-type]
-    monkeypatch.setattr("tools.measuring.give_back", lambda: None)  # which takes a second
+    monkeypatch.setattr("tools.benches.measuring.give_back", lambda: None)  # which takes a second
 
 
 @pytest.fixture

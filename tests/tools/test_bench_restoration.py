@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tools import bench_restoration
-from tools.bench_lines import machine_of, parser_of
 from tools.bench_restoration import SIZES, WAYS, Setting, Size, main, open_way
+from tools.benches.lines import machine_of, parser_of
 
 pytestmark = pytest.mark.usefixtures("no_console")
 
@@ -31,7 +31,7 @@ def test_script_and_trainer_begin_with_the_same_losses_and_gradients(tmp_path: P
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(SIZES, "tiny", SMALL)  # type: ignore[arg-type]
     monkeypatch.setattr(bench_restoration, "WAYS", {name: WAYS[name] for name in FEW})
-    monkeypatch.setattr("tools.measuring.give_back", lambda: None)  # which takes a second
+    monkeypatch.setattr("tools.benches.measuring.give_back", lambda: None)  # which takes a second
     assert main(["--batch", "1", "--rounds", "1", "--precision", "no", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [json.loads(line) for line in lines[: len(FEW)]]

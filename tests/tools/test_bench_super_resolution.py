@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tools import bench_super_resolution
-from tools.bench_lines import machine_of, parser_of
 from tools.bench_super_resolution import SIZES, Setting, main, open_plain, open_way
+from tools.benches.lines import machine_of, parser_of
 
 pytestmark = pytest.mark.usefixtures("no_console")
 

@@ -17,7 +17,7 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.config.setting import keys_of
 from lora_trainer.config.trainers import TRAINERS, Trainer
 from tools.convert_preset import main
-from tools.stylegan_preset import OPTIONS
+from tools.presets.stylegan import OPTIONS
 
 AFHQ = """\
 # Train CREPS for AFHQv2 using 8 GPUs.

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from lora_trainer.data.everydream.pictures import read_data_root
-from tools.drawing_colours import colour_name, colours_of, turned_to
-from tools.drawing_concepts import Concept
-from tools.drawing_filters import sketch, watercolour
-from tools.drawing_icons import read_icon_set, render_with_resvg
-from tools.drawing_looks import Look, caption, draw_look, paint
-from tools.drawing_sources import FLAT, HIGH_CONTRAST, NOTO
+from tools.drawings.colours import colour_name, colours_of, turned_to
+from tools.drawings.concepts import Concept
+from tools.drawings.filters import sketch, watercolour
+from tools.drawings.icons import read_icon_set, render_with_resvg
+from tools.drawings.looks import Look, caption, draw_look, paint
+from tools.drawings.sources import FLAT, HIGH_CONTRAST, NOTO
 from tools.make_drawings import main
 
 APPLE, SIGN, BUS = "1F34E", "2764-FE0F", "1F68C"

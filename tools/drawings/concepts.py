@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.drawing_icons import read_json
+from tools.drawings.icons import read_json
 
 PACKAGE = "emojibase-data"
 NO_THINGS = ("component", "symbols", "flags", "people-body")  # groups

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from tools.drawing_colours import BACKGROUNDS, CENTRES, NAMED_SHARE, WHITE, Rgb, background, colours_of, turned_to
-from tools.drawing_concepts import COLOUR_WORDS, Concept
+from tools.drawings.colours import BACKGROUNDS, CENTRES, NAMED_SHARE, WHITE, Rgb, background, colours_of, turned_to
+from tools.drawings.concepts import COLOUR_WORDS, Concept
 
 FRAME_PX = 128
 # Height and width. What is larger is made smaller by the trainer and what is not square is cut, and the model is told.

@@ -17,7 +17,7 @@ from PIL import Image
 from lora_trainer.models.base_folder import save_folder
 from lora_trainer.models.base_model import load_base_model
 from lora_trainer.models.detect import detect
-from tools.bench_lines import Machine
+from tools.benches.lines import Machine
 
 SEED, PICTURES = 1, 8
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tools import bench_finetune, bench_gan, bench_lora, bench_restoration, bench_super_resolution
-from tools.bench_lines import parser_of, rows_of, run_bench, tell
-from tools.measuring import Taken
+from tools.benches.lines import parser_of, rows_of, run_bench, tell
+from tools.benches.measuring import Taken
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMAND = re.compile(r"^(?:\t\$\(BIN\)/)?python -m tools\.(bench_\w+)(.*)$", re.MULTILINE)
 BENCHES = (bench_finetune, bench_gan, bench_lora, bench_restoration, bench_super_resolution)
 TAKEN = {"script": Taken([0.5, 0.6, 0.4], [0.1, 0.1, 0.2], 0.5), "ours": Taken([0.25, 0.25, 0.5], [0.01] * 3, 0.25)}

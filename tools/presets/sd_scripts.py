@@ -15,8 +15,8 @@ from lora_trainer.config.sd_scripts_arguments import Meaning, meaning_of, read_w
 from lora_trainer.config.setting import keys_of
 from lora_trainer.config.toml_file import parse_toml, read_toml
 from lora_trainer.errors import Refusal
-from tools.conversion import Converted
-from tools.shell_words import command_words, variables_left
+from tools.presets.conversion import Converted
+from tools.presets.shell_words import command_words, variables_left
 
 SCRIPT = re.compile(
     r"(?:^|[\\/])((?:sdxl_|flux_|sd3_|lumina_|hunyuan_image_|anima_)?train_network)\.py$", re.IGNORECASE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.drawing_icons import read_json
+from tools.drawings.icons import read_json
 
 NOTO = "@iconify-json/noto"
 FLAT = "@iconify-json/fluent-emoji-flat"

@@ -19,7 +19,7 @@ from lora_trainer.engine.chosen_device import chosen_device
 from lora_trainer.engine.precision import DTYPES, Precision, choose_precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.errors import Refusal, did_you_mean
-from tools.measuring import Course, Taken, in_turn, peak_flops
+from tools.benches.measuring import Course, Taken, in_turn, peak_flops
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]

@@ -11,11 +11,11 @@ from PIL import Image
 
 from lora_trainer import atomic
 from lora_trainer.draws import python_random
-from tools.drawing_concepts import Concept
-from tools.drawing_filters import sketch, watercolour
-from tools.drawing_icons import IconSet, Render
-from tools.drawing_looks import caption, draw_look, named_colours, paint, recoloured
-from tools.drawing_sources import FLAT, HIGH_CONTRAST, NOTO
+from tools.drawings.concepts import Concept
+from tools.drawings.filters import sketch, watercolour
+from tools.drawings.icons import IconSet, Render
+from tools.drawings.looks import caption, draw_look, named_colours, paint, recoloured
+from tools.drawings.sources import FLAT, HIGH_CONTRAST, NOTO
 
 RENDERED_PX = 256
 NOT_MIRRORED = "not_mirrored"

@@ -19,8 +19,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from lora_trainer.engine.phase import Batch, Data
-from tools.bench_lines import Machine
-from tools.measuring import Course, placed
+from tools.benches.lines import Machine
+from tools.benches.measuring import Course, placed
 
 TIMESTEPS, LONGEST_GRADIENT, DECAY = 1000, 1.0, 0.9999
 

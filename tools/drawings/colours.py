@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from tools.drawing_filters import turn_drawing
+from tools.drawings.filters import turn_drawing
 
 Rgb = tuple[int, int, int]
 WHITE: Rgb = (255, 255, 255)

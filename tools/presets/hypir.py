@@ -9,7 +9,7 @@ from typing import Any
 from lora_trainer.config.restoration import RestorationPreset
 from lora_trainer.config.restoration_sections import unfold_restoration
 from lora_trainer.config.setting import keys_of
-from tools.conversion import Converted, carry_over, entries_of
+from tools.presets.conversion import Converted, carry_over, entries_of
 
 TOLD_BY = ("base_model_path", "model_t")
 

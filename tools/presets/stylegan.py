@@ -11,8 +11,8 @@ from lora_trainer.config.kinds import PathText, Switch, is_text
 from lora_trainer.config.problems import shown
 from lora_trainer.config.setting import Key, keys_of
 from lora_trainer.errors import did_you_mean
-from tools.conversion import Converted
-from tools.shell_words import command_words, variables_left
+from tools.presets.conversion import Converted
+from tools.presets.shell_words import command_words, variables_left
 
 SCRIPT = re.compile(r"(?:^|[\\/])train\.py$", re.IGNORECASE)
 TOLD_BY = ("outdir", "cfg", "gamma", "gpus")  # options that other programs' train.py do not have

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from tools import measuring
-from tools.measuring import Course, flops_of, flops_on_meta, in_turn, on_meta, peak_gib, timed
+from tools.benches import measuring
+from tools.benches.measuring import Course, flops_of, flops_on_meta, in_turn, on_meta, peak_gib, timed
 
 CPU = torch.device("cpu")
 
