@@ -67,7 +67,10 @@ def _train(stages: Sequence[Loaded], options: argparse.Namespace) -> int:
     stop = StopRequest()
     try:
         stop.install()  # now, because loading torch takes seconds in which a person may think again
-        from lora_trainer.trainers.run import run
+        from lora_trainer.trainers.starts import quick_imports
+
+        with quick_imports():
+            from lora_trainer.trainers.run import run
 
         return run(stages, stop, dry=options.dry_run, restart=options.restart)
     except Stopped as stopped:
