@@ -23,9 +23,9 @@ from lora_trainer.errors import Refusal
 from tools.drawings.concepts import Concept, read_concepts
 from tools.drawings.icons import Render, read_icon_set, render_with_resvg
 from tools.drawings.sources import FLAT, HIGH_CONTRAST, NOTO, sources_page
-from tools.drawings.studio import INK, STYLES, Studio
+from tools.drawings.studio import OUTLINE, STYLES, Studio
 
-BASE_FOLDER, INK_FOLDER, MORE_FOLDER, HELD_OUT_FOLDER = "base", "ink", "more", "held_out"
+BASE_FOLDER, OUTLINE_FOLDER, MORE_FOLDER, HELD_OUT_FOLDER = "base", "outline", "more", "held_out"
 VAE_LIST, SOURCES = "vae.json", "SOURCES.md"
 FEWER = 4  # the other folders have so many times fewer variants than the base's
 PHOTO_USES = 20
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.held_out,
             options.photos,
             options.things,
+            options.plain,
         )
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
@@ -59,13 +60,14 @@ def make_drawings(
     held_out: int = 24,
     photos: Path | None = None,
     things: Path | None = None,
+    plain: bool = False,
     render: Render = render_with_resvg,
 ) -> Studio:
     """Write the folders, the list for the VAE and the sources. Raises Refusal."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Refusal(f"{out} is there already; give a new folder's name, or delete it")
     sets = {package: read_icon_set(modules, package) for package in (NOTO, FLAT, HIGH_CONTRAST)}
-    studio = Studio(sets, render, seed, out)
+    studio = Studio(sets, render, seed, out, plain)
     drawn = [concept for concept in read_concepts(modules) if studio.has(concept, STYLES)]
     known = [concept for concept in drawn if concept.kind]
     if not known:
@@ -78,7 +80,7 @@ def make_drawings(
     _write_trained(studio, base, [*others[held_out:], *left], variants)
     _write_list(out / VAE_LIST, studio.written, photos)
     for concept in others[:held_out]:
-        studio.write(HELD_OUT_FOLDER, concept, {**STYLES, **(INK if studio.has(concept, INK) else {})}, 1)
+        studio.write(HELD_OUT_FOLDER, concept, {**STYLES, **(OUTLINE if studio.has(concept, OUTLINE) else {})}, 1)
     atomic.write_text(out / SOURCES, page)
     return studio
 
@@ -105,8 +107,8 @@ def _write_trained(studio: Studio, base: Sequence[Concept], more: Sequence[Conce
     for concept in more:
         studio.write(MORE_FOLDER, concept, STYLES, variants // FEWER)
     for concept in (*base, *more):
-        if studio.has(concept, INK):
-            studio.write(INK_FOLDER, concept, INK, variants // FEWER)
+        if studio.has(concept, OUTLINE):
+            studio.write(OUTLINE_FOLDER, concept, OUTLINE, variants // FEWER)
 
 
 def _write_list(path: Path, pictures: Sequence[Path], photos: Path | None) -> None:
@@ -138,6 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write; a new one")
     parser.add_argument("--seed", type=int, default=0, help="every choice follows from it (default 0)")
     parser.add_argument("--variants", type=int, default=8, help="of each thing and style; filters get half (default 8)")
+    parser.add_argument(
+        "--plain", action="store_true", help="as it is drawn, on white and on a colour, in place of variants"
+    )
     parser.add_argument(
         "--held-out", type=int, default=24, help="things, none of the base's, that a VAE is measured on (default 24)"
     )

@@ -66,7 +66,7 @@ def made(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_folders(made: Path) -> None:
-    """Of what is in all packages and no symbol: the base's things in four styles, another held out, and ink apart."""
+    """Of what is in all packages and no symbol: the base's things in four styles, another held out, outlines apart."""
     found = {path.relative_to(made).as_posix() for path in made.rglob("*.png")}
     expected = {
         f"base/{style}/{place}_{number}.png"
@@ -74,8 +74,8 @@ def test_the_folders(made: Path) -> None:
         for place in ("fruit/red-apple", "vehicle/not_mirrored/bus")
         for number in range(count)
     }
-    expected |= {"ink/ink/fruit/red-apple_0.png", "ink/ink/vehicle/not_mirrored/bus_0.png"}
-    styles = ("glossy_0", "flat_0", "sketch_0", "sketch_1", "watercolour_0", "watercolour_1", "ink_0")
+    expected |= {"outline/outline/fruit/red-apple_0.png", "outline/outline/vehicle/not_mirrored/bus_0.png"}
+    styles = ("glossy_0", "flat_0", "sketch_0", "sketch_1", "watercolour_0", "watercolour_1", "outline_0")
     expected |= {
         f"held_out/{style}/other/classical-building_{number}.png"
         for style, number in (name.split("_") for name in styles)
@@ -136,6 +136,25 @@ def test_the_base_can_be_of_chosen_things(modules: Path, tmp_path: Path) -> None
         f"bus_{number}.png" for number in range(4)
     }
     assert {path.name for path in (out / "more" / "flat").rglob("*.png")} == {"red-apple_0.png"}
+
+
+def test_plain_is_the_drawing_itself_on_white_and_on_a_colour(modules: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plain"
+    assert main([str(modules), str(out), "--held-out", "1", "--plain"]) == 0
+    for style in ("glossy", "flat", "sketch", "watercolour"):
+        for place in ("fruit/red-apple", "vehicle/not_mirrored/bus"):
+            found = sorted((out / "base" / style / place).parent.glob(f"{Path(place).name}_*.png"))
+            white, coloured = (np.asarray(Image.open(path)).astype(int) for path in found)
+            assert white.shape == coloured.shape == (128, 128, 3)
+            assert (white[[0, -1]] == 255).all()
+            assert (coloured[0] == coloured[0, 0]).all()
+            assert (coloured[0, 0] != 255).any()
+            texts = [path.with_suffix(".txt").read_text(encoding="utf-8").split(", ") for path in found]
+            assert not any(tag.endswith(" background") and tag != "white background" for tag in texts[0])
+            assert any(tag.endswith(" background") and tag != "white background" for tag in texts[1])
+            assert not any("small" in tags for tags in texts)
+    red = (np.asarray(Image.open(out / "base/glossy/fruit/red-apple_0.png"))[..., 1] < 128).nonzero()
+    assert [(rows.min() + rows.max()) // 2 for rows in red] == pytest.approx([63, 63], abs=1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tools.drawings.concepts import COLOUR_WORDS, Concept
 FRAME_PX = 128
 # Height and width. What is larger is made smaller by the trainer and what is not square is cut, and the model is told.
 FILES_PX = (*[(128, 128)] * 5, (192, 192), (256, 256), (128, 160), (160, 128))
-LARGE, SMALL = (0.74, 0.96), (0.42, 0.64)  # of the frame
+LARGE, SMALL, PLAIN = (0.74, 0.96), (0.42, 0.64), 0.88  # of the frame
 SMALL_P, TILT_P, TILT_DEGREES = 0.2, 0.5, 12.0
 COLOURED_P, WHITE_NAMED_P = 0.5, 0.5
 TURNED_P, COLOUR_NAMED_P, BEFORE_P = 0.25, 0.5, 0.6
@@ -51,6 +51,13 @@ def draw_look(draw: random.Random, colours: bool) -> Look:
         draw.uniform(-TILT_DEGREES, TILT_DEGREES) if draw.random() < TILT_P else 0.0,
         (draw.random(), draw.random()),
     )
+
+
+def plain_look(draw: random.Random, coloured: bool) -> Look:
+    """The drawing as it is, upright and in the middle, on white or on a colour."""
+    ground = draw.choice(list(BACKGROUNDS)) if coloured else ""
+    rgb = background(ground, draw) if ground else WHITE
+    return Look("", ground, rgb, FILES_PX[0], PLAIN, 0.0, (0.5, 0.5))
 
 
 def recoloured(look: Look, concept: Concept, drawing: Image.Image) -> Image.Image | None:

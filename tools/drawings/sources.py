@@ -21,7 +21,7 @@ OWNERS: Mapping[str, str] = {
 USED_FOR: Mapping[str, str] = {
     NOTO: "glossy; with FLAT, by filters, sketch and watercolour",
     FLAT: "flat; with NOTO, by filters, sketch and watercolour",
-    HIGH_CONTRAST: "ink, which is in no base",
+    HIGH_CONTRAST: "outline, which is in no base",
     NAMES: "names, kinds and keywords in captions",
 }
 MIT = """\

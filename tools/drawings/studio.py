@@ -14,10 +14,11 @@ from lora_trainer.draws import python_random
 from tools.drawings.concepts import Concept
 from tools.drawings.filters import sketch, watercolour
 from tools.drawings.icons import IconSet, Render
-from tools.drawings.looks import caption, draw_look, named_colours, paint, recoloured
+from tools.drawings.looks import caption, draw_look, named_colours, paint, plain_look, recoloured
 from tools.drawings.sources import FLAT, HIGH_CONTRAST, NOTO
 
 RENDERED_PX = 256
+PLAIN_LOOKS = 2
 NOT_MIRRORED = "not_mirrored"
 Filter = Callable[[Image.Image, random.Random], Image.Image]
 
@@ -38,17 +39,19 @@ STYLES: Mapping[str, Style] = {
     "sketch": Style((NOTO, FLAT), sketch, 0.5, colours=False),
     "watercolour": Style((NOTO, FLAT), watercolour, 0.5),
 }
-INK: Mapping[str, Style] = {"ink": Style((HIGH_CONTRAST,), colours=False)}  # what a LoRA is to learn
+OUTLINE: Mapping[str, Style] = {"outline": Style((HIGH_CONTRAST,), colours=False)}  # what a LoRA is to learn
 
 
 @dataclass
 class Studio:
-    """``written`` are the pictures, in the order in which they were."""
+    """``written`` are the pictures, in the order in which they were. ``plain`` has two of each thing and style: as it
+    is drawn, on white and on a colour."""
 
     sets: Mapping[str, IconSet]
     render: Render
     seed: int
     out: Path
+    plain: bool = False
     written: list[Path] = field(default_factory=list)
     _rendered: dict[tuple[str, str], Image.Image] = field(default_factory=dict)
 
@@ -61,7 +64,8 @@ class Studio:
         self._rendered.clear()
         for name, style in styles.items():
             place = self._place(folder, name, concept)
-            for number in range(max(len(style.sources), round(variants * style.share))):
+            count = PLAIN_LOOKS if self.plain else max(len(style.sources), round(variants * style.share))
+            for number in range(count):
                 stem = place / f"{concept.file_name}_{number}"
                 self._write_one(stem, concept, name, style, number)
 
@@ -77,8 +81,9 @@ class Studio:
 
     def _write_one(self, stem: Path, concept: Concept, name: str, style: Style, number: int) -> None:
         draw = python_random(self.seed, concept.code, name, number)
-        look = draw_look(draw, style.colours)
-        drawing = self._drawing(concept, style.sources[number % len(style.sources)])
+        look = plain_look(draw, bool(number)) if self.plain else draw_look(draw, style.colours)
+        source = style.sources[0 if self.plain else number % len(style.sources)]
+        drawing = self._drawing(concept, source)
         turned = recoloured(look, concept, drawing)
         drawing = turned or drawing
         colours = ([look.turned] if turned else named_colours(drawing)) if style.colours else None
