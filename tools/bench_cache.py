@@ -31,7 +31,7 @@ from lora_trainer.data.buckets import BucketSettings
 from lora_trainer.data.folders import Picture
 from lora_trainer.data.latent_cache import LatentCache, LatentSettings
 from lora_trainer.data.survey import WORKERS, Sample, survey
-from lora_trainer.models.materialise import build_vae
+from lora_trainer.models.architectures import build_vae
 from lora_trainer.trainers.diffusion.base import place_vae
 from lora_trainer.trainers.diffusion.objective import encode
 from lora_trainer.user_cache import CACHE_FOLDER

@@ -13,6 +13,7 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTokenizer
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.architectures import TextEncoder, build_text_encoder, build_unet, build_vae, text_encoder_class
 from lora_trainer.models.base_configs import Configs, Kind, configs_from_metadata, published_configs
 from lora_trainer.models.base_folder import load_part, load_tokenizer, read_configs
 from lora_trainer.models.checkpoint import LATENT_CHANNELS, Checkpoint, Prediction
@@ -23,14 +24,7 @@ from lora_trainer.models.fresh_model import initialised
 from lora_trainer.models.fresh_vae import let_colours_through
 from lora_trainer.models.latent_scale import narrow_posterior
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, TextPart, to_diffusers
-from lora_trainer.models.materialise import (
-    TextEncoder,
-    build_text_encoder,
-    build_unet,
-    build_vae,
-    materialise,
-    text_encoder_class,
-)
+from lora_trainer.models.materialise import materialise
 from lora_trainer.models.state_files import read_state_file
 from lora_trainer.models.tokenizers import PAD_OPEN_CLIP, PAD_OPENAI, clip_tokenizer
 from lora_trainer.models.vae_file import load_vae

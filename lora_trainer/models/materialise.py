@@ -1,4 +1,4 @@
-"""From a configuration and named tensors to a model, without allocating weights that would be overwritten anyway."""
+"""Named tensors become a model's weights, without allocating some that would be overwritten anyway."""
 
 from __future__ import annotations
 
@@ -7,35 +7,14 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_trainer.errors import Refusal
 from lora_trainer.models.clip_keys import TEXT_MODEL
 
-M = TypeVar("M")  # a model of diffusers or transformers
-TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
+M = TypeVar("M")  # a model of PyTorch
 
 _LISTED = 3  # how many names a message shows
-
-
-def build_unet(config: Mapping[str, Any]) -> UNet2DConditionModel:
-    unet: UNet2DConditionModel = UNet2DConditionModel.from_config(dict(config))  # type: ignore[no-untyped-call]
-    return unet
-
-
-def build_vae(config: Mapping[str, Any]) -> AutoencoderKL:
-    vae: AutoencoderKL = AutoencoderKL.from_config(dict(config))  # type: ignore[no-untyped-call]
-    return vae
-
-
-def build_text_encoder(config: Mapping[str, Any], *, projection: bool) -> TextEncoder:
-    return text_encoder_class(projection)(CLIPTextConfig(**config))
-
-
-def text_encoder_class(projection: bool) -> type[TextEncoder]:
-    return CLIPTextModelWithProjection if projection else CLIPTextModel
 
 
 def materialise(build: Callable[[], M], state: Mapping[str, Tensor], dtype: torch.dtype, place: str) -> M:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from lora_trainer.atomic import staged_folder
 from lora_trainer.draws import torch_generator
+from lora_trainer.models.architectures import TextEncoder, build_text_encoder, build_unet, build_vae
 from lora_trainer.models.base_configs import Kind, published_configs
 from lora_trainer.models.base_file import write_base_file
 from lora_trainer.models.base_folder import save_folder
 from lora_trainer.models.base_model import BaseModel, own_tokenizer
 from lora_trainer.models.checkpoint import Prediction
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, TextPart
-from lora_trainer.models.materialise import TextEncoder, build_text_encoder, build_unet, build_vae, materialise
+from lora_trainer.models.materialise import materialise
 
 M = TypeVar("M")
 

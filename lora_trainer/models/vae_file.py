@@ -12,11 +12,12 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.architectures import build_vae
 from lora_trainer.models.base_configs import configs_from_metadata
 from lora_trainer.models.base_folder import load_part
 from lora_trainer.models.detect_folder import read_json
 from lora_trainer.models.ldm_checkpoint import State, vae_to_diffusers
-from lora_trainer.models.materialise import build_vae, materialise
+from lora_trainer.models.materialise import materialise
 from lora_trainer.models.state_files import read_state_file
 
 _PREFIXES = ("first_stage_model.", "vae.", "")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.architectures import build_text_encoder, build_unet, build_vae
 from lora_trainer.models.base_configs import (
     CONFIGS_KEY,
     KINDS,
@@ -17,7 +18,6 @@ from lora_trainer.models.base_configs import (
     configs_to_metadata,
     published_configs,
 )
-from lora_trainer.models.materialise import build_text_encoder, build_unet, build_vae
 
 PATH = Path("tiny.safetensors")
 VAE, CLIP_L, BIG_G, OPEN_CLIP_H = 83_653_863, 123_060_480, 694_659_840, 340_387_840

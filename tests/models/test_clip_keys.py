@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lora_trainer.models.architectures import build_text_encoder
 from lora_trainer.models.clip_keys import from_open_clip, to_open_clip, without_text_model
-from lora_trainer.models.materialise import build_text_encoder, materialise
+from lora_trainer.models.materialise import materialise
 from lora_trainer.models.tiny_models import tiny_base, tiny_configs
 
 IDS = torch.tensor([[2046, 320, 1125, 539, 2047, 0, 0]])

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from lora_trainer.errors import Refusal
+from lora_trainer.models.architectures import build_text_encoder, build_unet, build_vae
 from lora_trainer.models.base_configs import CONFIGS_KEY, KINDS, Kind, published_configs
 from lora_trainer.models.checkpoint import Checkpoint
 from lora_trainer.models.detect import check_agreement, confirm, detect, detect_tensors
 from lora_trainer.models.ldm_checkpoint import TEXT_PARTS, to_ldm
-from lora_trainer.models.materialise import build_text_encoder, build_unet, build_vae
 from lora_trainer.models.safetensors_header import Shapes
 
 TinyPath = Callable[..., Path]

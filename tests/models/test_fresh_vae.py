@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lora_trainer.models.architectures import build_vae
 from lora_trainer.models.base_configs import published_configs
 from lora_trainer.models.fresh_model import initialised
 from lora_trainer.models.fresh_vae import let_colours_through
-from lora_trainer.models.materialise import build_vae
 
 WIDTHS = {"small": (16, 32, 64, 128), "narrow": (8, 8, 16, 16)}
 

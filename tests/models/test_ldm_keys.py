@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
+from lora_trainer.models.architectures import build_unet, build_vae
 from lora_trainer.models.base_configs import KINDS, published_configs
 from lora_trainer.models.ldm_keys import unet_module_map, vae_attention_modules, vae_module_map
-from lora_trainer.models.materialise import build_unet, build_vae
 
 
 def _modules_with_parameters(model: nn.Module) -> set[str]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lora_trainer.errors import Refusal
-from lora_trainer.models.materialise import build_text_encoder, build_unet, materialise
+from lora_trainer.models.architectures import build_text_encoder, build_unet
+from lora_trainer.models.materialise import materialise
 from lora_trainer.models.tiny_models import tiny_base, tiny_configs
 
 

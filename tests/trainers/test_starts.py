@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,3 +61,23 @@ def test_it_works_again_after_an_import_that_fails() -> None:
     with pytest.raises(ModuleNotFoundError):
         replace(STARTS["lora"], check="no_such_module_at_all:answer").call("check")
     assert gc.isenabled()
+
+
+def test_what_refuses_a_preset_does_not_wait_for_the_libraries_of_models() -> None:
+    """Seconds that a person with a wrong path would wait."""
+    modules = sorted(
+        {
+            getattr(start, which).partition(":")[0]
+            for start in STARTS.values()
+            for which in ("check", "settle", "resume", "inspect")
+            if getattr(start, which)
+        }
+    )
+    assert len(modules) >= 7
+    heavy = "{'diffusers', 'transformers', 'peft', 'spandrel', 'bitsandbytes', 'matplotlib'}"
+    code = (
+        f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n"
+        f"print({heavy} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.strip()) == (0, "set()"), done.stderr

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+ADAPTER = "default"  # peft's own name for the only one in a model
 Tensors = dict[str, Tensor]  # of one layer, by what stands behind its name in a file: "lora_down.weight", "alpha"
 
 

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from lora_trainer.draws import torch_generator
 from lora_trainer.models.adapters.fused import fused_linear, fused_pointwise, is_fusible
-from lora_trainer.models.adapters.layer import Dropouts, LayerPlan, Tensors
+from lora_trainer.models.adapters.layer import ADAPTER, Dropouts, LayerPlan, Tensors
 
-ADAPTER = "default"  # peft's own name for the only one
 DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lora_trainer.atomic import staged_file, write_bytes
 from lora_trainer.errors import Refusal
-from lora_trainer.models.adapters.lora import ADAPTER, LoraLayer
+from lora_trainer.models.adapters.layer import ADAPTER
 from lora_trainer.models.file_kinds import known_stranger
 from lora_trainer.models.restoration.file_names import AVERAGED, PLAIN
 from lora_trainer.models.safetensors_bytes import safetensors_bytes
@@ -108,11 +108,12 @@ def load_restorer(unet: nn.Module, path: Path, state: Mapping[str, Tensor]) -> N
         weight.copy_(state[name] / scales.get(name, 1.0))
 
 
-def _layers(unet: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
-    return ((path, layer) for path, layer in unet.named_modules() if isinstance(layer, LoraLayer))
+def _layers(unet: nn.Module) -> Iterator[tuple[str, Any]]:
+    """peft's, of which nothing is imported to read a file."""
+    return ((path, layer) for path, layer in unet.named_modules() if hasattr(layer, "lora_A"))
 
 
-def _of_layer(path: str, layer: LoraLayer) -> Iterator[tuple[str, nn.Parameter]]:
+def _of_layer(path: str, layer: Any) -> Iterator[tuple[str, nn.Parameter]]:
     for end, factors in ((DOWN, layer.lora_A), (UP, layer.lora_B)):
         yield f"{path}.{end}", cast(nn.Parameter, factors[ADAPTER].weight)
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from lora_trainer.draws import torch_generator
 from lora_trainer.errors import Refusal, did_you_mean
-from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
-from lora_trainer.models.adapters.lora import ADAPTER, LoraLayer
+from lora_trainer.models.adapters.layer import ADAPTER, Dropouts, LayerPlan
+from lora_trainer.models.adapters.lora import LoraLayer
 from lora_trainer.models.adapters.network import PEFT, add_adapter, fuse_layers
 
 

@@ -16,7 +16,7 @@ from lora_trainer.models.base_configs import Kind
 from lora_trainer.models.checkpoint import Checkpoint, Prediction
 from lora_trainer.models.detect import detect
 from lora_trainer.models.newest_model import INDEX, newest_model
-from lora_trainer.trainers.finetune.export import FOLDERS
+from lora_trainer.trainers.finetune.names import FOLDERS
 from lora_trainer.trainers.finetune.prompts import PromptFile, Situation, read_prompt_file
 
 MAY_PREDICT_EITHER: Kind = "sd21"

@@ -1,4 +1,4 @@
-"""The models that a fine-tuning writes: a diffusers folder and a single file of each, under EveryDream2's names."""
+"""The models that a fine-tuning writes: a diffusers folder and a single file of each."""
 
 from __future__ import annotations
 
@@ -11,43 +11,16 @@ import torch
 
 from lora_trainer import atomic
 from lora_trainer.config.finetune import FinetunePreset
-from lora_trainer.engine.cadence import Length
-from lora_trainer.engine.kept_files import Names
 from lora_trainer.models.base_file import write_base_file
 from lora_trainer.models.base_folder import save_folder
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.checkpoint import Checkpoint
+from lora_trainer.trainers.finetune.names import FOLDERS
 
 log = logging.getLogger(__name__)
 
-FOLDERS = "ckpts"  # of the diffusers folders, in the run's
-AVERAGED = "_ema"
 RESCALED = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 SCHEDULER = "DDIMScheduler"  # for models whose published one knows no rescaled schedule
-
-
-@dataclass(frozen=True)
-class EveryDreamNames(Names):
-    """`last-myproj-ep03-gs00120`: after three whole epochs and 120 steps."""
-
-    length: Length
-    prepend_last: bool = True
-
-    def after_epoch(self, name: str, epoch: int, done: int) -> str:
-        whole = epoch if self.length.ends_epoch(done) else epoch - 1
-        return f"{name}-ep{whole:02d}-gs{done:05d}"
-
-    def after_step(self, name: str, epoch: int, done: int) -> str:
-        return self.after_epoch(name, epoch, done)
-
-    def at_end(self, name: str, epoch: int, done: int) -> str:
-        return f"{'last-' if self.prepend_last else ''}{self.after_epoch(name, epoch, done)}"
-
-    def at_stop(self, name: str, epoch: int, done: int) -> str:
-        return f"interrupted-{self.after_step(name, epoch, done)}"
-
-    def at_error(self, name: str, epoch: int, done: int) -> str:
-        return f"errored-{self.after_step(name, epoch, done)}"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from lora_trainer.trainers.finetune.checks import (
     first_average,
     prompt_file,
 )
-from lora_trainer.trainers.finetune.export import AVERAGED, EveryDreamNames
+from lora_trainer.trainers.finetune.names import AVERAGED, EveryDreamNames
 from lora_trainer.trainers.finetune.pictures import (
     FinetunePictures,
     epoch_plan,

@@ -38,8 +38,9 @@ from lora_trainer.trainers.diffusion.text import CaptionTokens, say_about_captio
 from lora_trainer.trainers.diffusion.validation import DiffusionValidator, encode_held_out
 from lora_trainer.trainers.finetune.checks import check_model_folder, check_prediction, first_average, prompt_file
 from lora_trainer.trainers.finetune.data import FinetuneData, FinetuneNoise
-from lora_trainer.trainers.finetune.export import AVERAGED, ModelFiles, model_files
+from lora_trainer.trainers.finetune.export import ModelFiles, model_files
 from lora_trainer.trainers.finetune.job import FinetuneJob
+from lora_trainer.trainers.finetune.names import AVERAGED
 from lora_trainer.trainers.finetune.optimization import (
     finetune_groups,
     finetune_optimizer,

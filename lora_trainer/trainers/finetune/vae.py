@@ -22,8 +22,9 @@ from lora_trainer.models.base_model import BaseModel, load_base_model
 from lora_trainer.models.detect import detect
 from lora_trainer.models.latent_scale import latent_scale, normalise_latents, silence_posterior
 from lora_trainer.trainers.finetune.checks import first_average
-from lora_trainer.trainers.finetune.export import AVERAGED, ModelFiles, model_files
+from lora_trainer.trainers.finetune.export import ModelFiles, model_files
 from lora_trainer.trainers.finetune.job import FinetuneJob
+from lora_trainer.trainers.finetune.names import AVERAGED
 from lora_trainer.trainers.finetune.optimization import UNET, finetune_optimizer, spoken_rate
 from lora_trainer.trainers.finetune.pictures import say_about_pictures, usage_of
 from lora_trainer.trainers.finetune.steps import FinetuneSteps

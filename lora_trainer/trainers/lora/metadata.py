@@ -28,7 +28,7 @@ from lora_trainer.models.kohya_metadata import (
 )
 from lora_trainer.trainers.lora.job import LoraJob
 from lora_trainer.trainers.lora.network import network_arguments
-from lora_trainer.trainers.lora.optimization import warmup_steps
+from lora_trainer.trainers.lora.schedule import warmup_steps
 
 # sd-scripts writes None where these are off
 NONE_WHEN_OFF = (

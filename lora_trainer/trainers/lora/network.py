@@ -13,16 +13,16 @@ from torch import nn
 
 from lora_trainer.config.lora import LoraPreset
 from lora_trainer.config.lora_network_rules import reads
-from lora_trainer.config.toml_file import read_toml
 from lora_trainer.engine.optimizers import Group
 from lora_trainer.errors import Refusal
 from lora_trainer.models.adapter_file import AdapterFile, in_kohya_names, read_adapter_file
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.network import add_adapter, fuse_layers, load_adapter
-from lora_trainer.models.adapters.targets import LycorisPreset, Target, lora_targets, lycoris_preset
+from lora_trainer.models.adapters.targets import Target, lora_targets
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.kohya_keys import Part, by_module_path, kohya_names
 from lora_trainer.models.unet_blocks import Side, block_count, block_numbers, block_of, rate_factors
+from lora_trainer.trainers.lora.chosen_layers import chosen_layers
 
 log = logging.getLogger(__name__)
 
@@ -253,12 +253,6 @@ def _start_from(weights: AdapterFile, names: Names, models: Mapping[Part, nn.Mod
 
 def _first(names: Iterable[str]) -> str:
     return min(names, default="nothing")
-
-
-def chosen_layers(name: str) -> LycorisPreset:
-    """LyCORIS_preset: one of LyCORIS' own, or a TOML file. Raises Refusal."""
-    is_file = name.lower().endswith(".toml")
-    return lycoris_preset(name, read_toml(Path(name), "LyCORIS_preset") if is_file else None)
 
 
 def network_arguments(preset: LoraPreset) -> dict[str, str]:

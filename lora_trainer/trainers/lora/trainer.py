@@ -54,7 +54,8 @@ from lora_trainer.trainers.diffusion.validation import DiffusionValidator, encod
 from lora_trainer.trainers.lora.job import LoraJob
 from lora_trainer.trainers.lora.metadata import LoraFacts
 from lora_trainer.trainers.lora.network import LoraNetwork, Names, build_network
-from lora_trainer.trainers.lora.optimization import lora_groups, lora_optimizer, lora_schedule
+from lora_trainer.trainers.lora.optimization import lora_groups, lora_optimizer
+from lora_trainer.trainers.lora.schedule import lora_schedule
 
 log = logging.getLogger(__name__)
 

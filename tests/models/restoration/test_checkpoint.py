@@ -17,7 +17,7 @@ from lora_trainer.config.restoration_model import LORA_MODULES as MODULES
 from lora_trainer.errors import Refusal
 from lora_trainer.models.adapter_convert import to_diffusers, to_kohya
 from lora_trainer.models.adapter_file import read_adapter_file
-from lora_trainer.models.materialise import build_unet
+from lora_trainer.models.architectures import build_unet
 from lora_trainer.models.restoration.checkpoint import (
     diffusers_names,
     load_restorer,

@@ -7,8 +7,8 @@ import torch
 
 from lora_trainer.config.restoration_model import LORA_MODULES as MODULES
 from lora_trainer.errors import Refusal
+from lora_trainer.models.architectures import build_unet
 from lora_trainer.models.base_configs import published_configs
-from lora_trainer.models.materialise import build_unet
 from lora_trainer.models.restoration.checkpoint import lora_parameters
 from lora_trainer.models.restoration.lora import add_restoration_lora, lora_paths
 from lora_trainer.models.tiny_models import tiny_configs

@@ -13,11 +13,12 @@ from lora_trainer.config.reader import load_preset
 from lora_trainer.engine.precision import Precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.models.safetensors_header import read_header
+from lora_trainer.trainers.diffusion.fit import USABLE
 from lora_trainer.trainers.diffusion.memory import GIB, Choices, Needs
-from lora_trainer.trainers.lora import batch_size
-from lora_trainer.trainers.lora.batch_size import MOST, largest_that_fits
+from lora_trainer.trainers.lora import batch_size, planned_batch
 from lora_trainer.trainers.lora.job import inspect_lora
 from lora_trainer.trainers.lora.plan import needed
+from lora_trainer.trainers.lora.planned_batch import MOST, largest_that_fits
 from lora_trainer.trainers.lora.trainer import build_lora
 
 Write = Callable[..., Path]
@@ -49,7 +50,7 @@ def room_for(preset: Path, size: int) -> int:
     loaded = batch_size._with(load_preset(preset), 1)
     trainer = build_lora(inspect_lora(loaded, world=1, seed=1), Processes(), Precision("no", "cpu"), True)
     memory, choices = needed(trainer)
-    return round(memory.needs(Choices(choices.owners, choices.rung, share=size + 0.5)).peak / batch_size.USABLE)
+    return round(memory.needs(Choices(choices.owners, choices.rung, share=size + 0.5)).peak / USABLE)
 
 
 def test_a_run_trains_what_fits_and_goes_on_with_it(
@@ -57,7 +58,7 @@ def test_a_run_trains_what_fits_and_goes_on_with_it(
 ) -> None:
     preset = write_preset(train_batch_size="auto", epoch=2, gradient_accumulation_steps=2, max_train_steps=2)
     room = [room_for(preset, 3)]
-    monkeypatch.setattr(batch_size, "room_bytes", lambda device: room[0])
+    monkeypatch.setattr(planned_batch, "room_bytes", lambda device: room[0])
     assert train(preset) == 0
     assert read_header(out / "tiny.safetensors").metadata["ss_batch_size_per_device"] == "3"
     status = json.loads((out / "status.json").read_text(encoding="utf-8"))
@@ -72,7 +73,7 @@ def test_a_run_trains_what_fits_and_goes_on_with_it(
 def test_another_number_of_passes_is_told(
     write_preset: Write, train: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(batch_size, "room_bytes", lambda device: 0)
+    monkeypatch.setattr(planned_batch, "room_bytes", lambda device: 0)
     assert train(write_preset(train_batch_size="auto", max_train_steps=1)) == 0
     assert "train_batch_size auto: 1 (" in capsys.readouterr().out
     changed = write_preset(train_batch_size="auto", max_train_steps=1, gradient_accumulation_steps=2)
