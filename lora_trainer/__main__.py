@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
             for problem in refusal.problems:
                 print(problem, file=sys.stderr)  # noqa: T201 - the command line's own voice
         return refusal.exit_status
+    except KeyboardInterrupt:  # a training listens to signals itself
+        return 128 + signal.SIGINT
 
 
 def _answer(options: argparse.Namespace) -> int:

@@ -180,6 +180,19 @@ def test_unknown_keys_and_trainers_are_answered_with_the_nearest(capsys: pytest.
     assert "--preset FILE is needed" in capsys.readouterr().err
 
 
+def test_an_interrupt_before_the_training_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lora_trainer.__main__ import main
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lora_trainer.config.reader.load_stages", interrupted)
+    assert main(["--preset", "presets/demo.json", "--check"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_check_of_a_right_preset_says_so(
     write_preset: WritePreset, train: Train, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
