@@ -103,11 +103,11 @@ class Loop:
         told = self.trainer.after_step(step)
         self._in_step = False
         self.done = done = step + 1
+        self.readings.push(done, result, self._rates() if self._logged(done) else None)
+        self._read(display, leave=0 if told else 1)  # rows in the order of steps: wandb drops what comes late
         if told and self.processes.is_main:
             self.settings.folder.append_metrics({"step": done, **told})
             self.settings.track.log(told, done)
-        self.readings.push(done, result, self._rates() if self._logged(done) else None)
-        self._read(display, leave=1)
         asked = self._asked(done)
         self._events(done, display, asked)
         self._last_epoch = self._last_epoch or STOP_AFTER_EPOCH in asked

@@ -129,18 +129,7 @@ class RunFolder:
         atomic.write_text(self.status_file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def cut_metrics(self, done: int) -> None:
-        """Drop the lines of steps that will be done again, and a half line that a kill left."""
-        if not self.metrics_file.exists():
-            return
-        kept = []
-        for line in self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and row.get("step", done + 1) <= done:
-                kept.append(line + "\n")
-        atomic.write_text(self.metrics_file, "".join(kept))
+        cut_rows(self.metrics_file, done)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         with self.metrics_file.open("a", encoding="utf-8") as file:
@@ -159,6 +148,21 @@ class RunFolder:
     def _aside(self, kind: str, name: str) -> Path:
         stem, suffix = kind.split(".")
         return self.path / f"{stem}-{name}.{suffix}"
+
+
+def cut_rows(file: Path, done: int) -> None:
+    """Drop the lines of steps that will be done again, and a half line that a kill left."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("step", done + 1) <= done:
+            kept.append(line + "\n")
+    atomic.write_text(file, "".join(kept))
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ def test_metrics_of_steps_that_come_again_are_cut(tmp_path: Path) -> None:
     for step in range(1, 6):
         folder.append_metrics({"step": step, "loss": 1 / step})
     with folder.metrics_file.open("a", encoding="utf-8") as file:
-        file.write('{"step": 2, "lo')
+        file.write('{"other": 1}\n{"step": 2, "lo')
     folder.cut_metrics(3)
     lines = folder.metrics_file.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]

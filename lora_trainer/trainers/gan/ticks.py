@@ -13,8 +13,6 @@ from typing import Any
 import psutil
 import torch
 
-from lora_trainer import atomic
-
 log = logging.getLogger(__name__)
 
 STATS = "stats.jsonl"
@@ -115,21 +113,6 @@ def spoken_duration(seconds: float) -> str:
     if hours:
         return f"{hours}h {minutes % 60:02d}m {whole % 60:02d}s"
     return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
-
-
-def cut_lines(file: Path, done: int) -> None:
-    """Leave out the lines of steps that will be done again, and a half one that a kill left."""
-    if not file.is_file():
-        return
-    kept = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and row.get("step", done + 1) <= done:
-            kept.append(line + "\n")
-    atomic.write_text(file, "".join(kept))
 
 
 def _gpu_memory(device: torch.device) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lora_trainer.config.gan import GanPreset
 from lora_trainer.engine.phase import Batch, DrawnPicture, Phase, Stateful
 from lora_trainer.engine.processes import Processes
+from lora_trainer.engine.run_folder import cut_rows
 from lora_trainer.models.gan.augmentation_strength import FixedStrength
 from lora_trainer.models.gan.snapshot import save_snapshot
 from lora_trainer.trainers.gan.average import HalfLifeAverage
@@ -23,7 +24,7 @@ from lora_trainer.trainers.gan.metrics import GanMetrics
 from lora_trainer.trainers.gan.networks import Networks
 from lora_trainer.trainers.gan.phases import REAL_SIGNS, Contest
 from lora_trainer.trainers.gan.sheets import FIRST_FAKES, REALS, Sheet
-from lora_trainer.trainers.gan.ticks import STATS, Ticks, cut_lines
+from lora_trainer.trainers.gan.ticks import STATS, Ticks
 from lora_trainer.trainers.job import FollowsJob
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class GanTrainer(FollowsJob):
         self._begun = True
         if self.processes.is_main:
             for file in (self.folder / STATS, *self.folder.glob("metric-*.jsonl")):
-                cut_lines(file, step)
+                cut_rows(file, step)
 
 
 def as_images(pixels: Tensor) -> Tensor:

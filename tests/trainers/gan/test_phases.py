@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +26,7 @@ from lora_trainer.trainers.gan.painting import Brush, Eye, Painter, normal_rows
 from lora_trainer.trainers.gan.phases import LOSS_NAMES, Contest, PathMean
 from lora_trainer.trainers.gan.sheets import Sheet, grid_size
 from lora_trainer.trainers.gan.statistics import Tally
-from lora_trainer.trainers.gan.ticks import cut_lines, spoken_duration
+from lora_trainer.trainers.gan.ticks import spoken_duration
 from lora_trainer.trainers.gan.trainer import as_images
 from tests.trainers.gan.run import write_images
 
@@ -314,12 +312,3 @@ def test_a_sheet_shows_what_the_generator_draws(images: LabelledImages, tmp_path
 )
 def test_durations_are_spoken_as_usual(seconds: float, text: str) -> None:
     assert spoken_duration(seconds) == text
-
-
-def test_lines_beyond_a_step_are_cut(tmp_path: Path) -> None:
-    file = tmp_path / "stats.jsonl"
-    rows: list[Any] = [{"step": 5}, {"other": 1}, {"step": 6}, {"step": 10}]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": ', encoding="utf-8")
-    cut_lines(file, 6)
-    assert file.read_text(encoding="utf-8") == '{"step": 5}\n{"step": 6}\n'
-    cut_lines(tmp_path / "none.jsonl", 6)
