@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from lora_trainer.models.detect import detect
 from lora_trainer.trainers.finetune.job import inspect_finetune
 from lora_trainer.trainers.finetune.memory import fit_finetune
 from lora_trainer.trainers.finetune.trainer import FinetuneTrainer, build_finetune
-from tools.benches.lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.benches.lines import Parser, Row, add_ways, machine_of, measured, parser_of, run_bench, tell
 from tools.benches.measuring import Course, course_of, flops_on_meta, on_meta
 from tools.benches.random_sdxl import SEED, SIZES, Setting, setting_of
 from tools.benches.sdxl_script import DECAY, LONGEST_GRADIENT, Script, accelerator_of
@@ -118,7 +118,7 @@ def flops(setting: Setting) -> int:
     return flops_on_meta([phase.module], phase.weights.values(), lambda: phase.module(micro["noise"], micro).sum())
 
 
-def measure(setting: Setting, rounds: int) -> list[Row]:
+def measure(setting: Setting, rounds: int, only: Collection[str] = ()) -> list[Row]:
     precision = setting.machine.precision.name
     return measured(
         {"bench": "finetune", "size": setting.size},
@@ -130,6 +130,7 @@ def measure(setting: Setting, rounds: int) -> list[Row]:
         flops=partial(flops, setting),
         tolerance=TOLERANCE[precision],
         one_by_one=setting.size in ONE_BY_ONE,
+        only=only,
     )
 
 
@@ -138,14 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    return parser_of("bench_finetune", __doc__, SIZES, batch=4, rounds=7, precision="bf16")
+    parser = parser_of("bench_finetune", __doc__, SIZES, batch=4, rounds=7, precision="bf16")
+    add_ways(parser, WAYS, BASELINE)
+    return parser
 
 
 def _bench(options: argparse.Namespace) -> None:
     machine = machine_of(options)
     for size in options.size:
         with setting_of(size, options.batch, machine, torch.float32) as setting:
-            rows = measure(setting, options.rounds)
+            rows = measure(setting, options.rounds, options.way)
         tell(rows, f"fine-tuning, {size}, batch {options.batch}, {machine.precision.name}, {machine.device}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from lora_trainer.models.detect import detect
 from lora_trainer.trainers.lora.job import inspect_lora
 from lora_trainer.trainers.lora.plan import fit_lora
 from lora_trainer.trainers.lora.trainer import LoraTrainer, build_lora
-from tools.benches.lines import Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.benches.lines import Parser, Row, add_ways, machine_of, measured, parser_of, run_bench, tell
 from tools.benches.measuring import Course, course_of, flops_on_meta, on_meta
 from tools.benches.random_sdxl import SEED, SIZES, Setting, setting_of
 from tools.benches.sdxl_script import Script, accelerator_of
@@ -115,7 +115,7 @@ def flops(setting: Setting) -> int:
     return flops_on_meta([phase.module], phase.weights.values(), lambda: phase.module(micro["noise"], micro).sum())
 
 
-def measure(setting: Setting, rounds: int) -> list[Row]:
+def measure(setting: Setting, rounds: int, only: Collection[str] = ()) -> list[Row]:
     return measured(
         {"bench": "lora", "size": setting.size},
         {name: partial(open_way, setting, way) for name, way in WAYS.items()},
@@ -126,6 +126,7 @@ def measure(setting: Setting, rounds: int) -> list[Row]:
         flops=partial(flops, setting),
         tolerance=TOLERANCE,
         one_by_one=setting.size in ONE_BY_ONE,
+        only=only,
     )
 
 
@@ -134,14 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    return parser_of("bench_lora", __doc__, SIZES, batch=4, rounds=7, precision="bf16")
+    parser = parser_of("bench_lora", __doc__, SIZES, batch=4, rounds=7, precision="bf16")
+    add_ways(parser, WAYS, BASELINE)
+    return parser
 
 
 def _bench(options: argparse.Namespace) -> None:
     machine = machine_of(options)
     for size in options.size:
         with setting_of(size, options.batch, machine, machine.precision.dtype) as setting:
-            rows = measure(setting, options.rounds)
+            rows = measure(setting, options.rounds, options.way)
         tell(rows, f"LoRA, {size}, batch {options.batch}, {machine.precision.name}, {machine.device}")
 
 

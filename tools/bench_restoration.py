@@ -14,7 +14,7 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from lora_trainer.trainers.restoration.base import restoration_base
 from lora_trainer.trainers.restoration.job import inspect_restoration
 from lora_trainer.trainers.restoration.objective import JUDGED
 from lora_trainer.trainers.restoration.trainer import RestorationTrainer, build_restoration
-from tools.benches.lines import Machine, Parser, Row, machine_of, measured, parser_of, run_bench, tell
+from tools.benches.lines import Machine, Parser, Row, add_ways, machine_of, measured, parser_of, run_bench, tell
 from tools.benches.measuring import Course, course_of, flops_of, flops_on_meta, on_meta, placed
 from tools.benches.sdxl_script import accelerator_of
 
@@ -284,7 +284,7 @@ def flops(setting: Setting) -> int:
     return found
 
 
-def measure(setting: Setting, size: str, rounds: int) -> list[Row]:
+def measure(setting: Setting, size: str, rounds: int, only: Collection[str] = ()) -> list[Row]:
     return measured(
         {"bench": "restoration", "size": size},
         {name: partial(open_way, setting, way) for name, way in WAYS.items()},
@@ -295,6 +295,7 @@ def measure(setting: Setting, size: str, rounds: int) -> list[Row]:
         flops=partial(flops, setting),
         tolerance=TOLERANCE[setting.machine.precision.name],
         one_by_one=size in ONE_BY_ONE,
+        only=only,
     )
 
 
@@ -303,7 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    return parser_of("bench_restoration", __doc__, SIZES, batch=2, rounds=7, precision="bf16")
+    parser = parser_of("bench_restoration", __doc__, SIZES, batch=2, rounds=7, precision="bf16")
+    add_ways(parser, WAYS, BASELINE)
+    return parser
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -311,7 +314,7 @@ def _bench(options: argparse.Namespace) -> None:
     for name in options.size:
         size = SIZES[name]
         with tempfile.TemporaryDirectory() as folder:
-            rows = measure(Setting(size, options.batch, machine, Path(folder)), name, options.rounds)
+            rows = measure(Setting(size, options.batch, machine, Path(folder)), name, options.rounds, options.way)
         what = f"restoration, {name} ({size.side_px} px, rank {size.rank})"
         tell(rows, f"{what}, batch {options.batch}, {machine.precision.name}, {machine.device}")
 

@@ -50,6 +50,10 @@ def penalties(preset: GanPreset) -> Findings:
 def precision(preset: GanPreset) -> Findings:
     if preset.fp32:
         yield inert("fp32 is on", "mixed_precision")
+    if not preset.cfg.startswith("stylegan3"):
+        yield inert(f"{preset.cfg} has no filtered leaky ReLU", "fused_filtered_lrelu")
+    elif preset.number_format == "no":
+        yield inert("everything is in 32 bits", "fused_filtered_lrelu")
 
 
 def folder(preset: GanPreset) -> Findings:

@@ -116,6 +116,14 @@ class Precision(common.Precision):
         "Let products of layers in 32 bits be rounded to TF32 on the GPUs that have it.",
         old_names={"allow-tf32": {}},
     )
+    fused_filtered_lrelu: Switch = setting(
+        False,
+        "StyleGAN3's layers in half precision bend in one go, by a Triton kernel that keeps nothing of the higher "
+        "sampling rate: less memory; equal up to rounding. For CUDA cards from Ampere on, stylegan3-t above all. It is "
+        "tried at the start, and the run goes on step by step where it fails. Its speed has not been measured on a "
+        "card; `python -m tools.bench_gan` does.",
+        may_change=True,
+    )
     nobench: Switch = setting(
         False, "Do not have cuDNN try its algorithms at the start: slower steps, less memory.", may_change=True
     )

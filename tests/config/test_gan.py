@@ -266,5 +266,6 @@ def test_what_is_fixed_for_a_run_is_in_its_fingerprint(load: Load) -> None:
     fixed = load().steps_fingerprint()
     assert fixed["gamma"] == 8.2
     changing = {"kimg", "tick", "snap", "metrics", "gpus", "output_dir", "workers", "nobench", "inception"}
+    changing |= {"fused_filtered_lrelu"}
     assert not changing & set(fixed)
     assert json.loads(json.dumps(fixed)) == fixed

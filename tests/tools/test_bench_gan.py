@@ -12,7 +12,6 @@ from lora_trainer.losses.gan import r1_penalty
 from lora_trainer.models.gan.filtering import factors_of, plan_resample, resample
 from tools.bench_gan import (
     SIZES,
-    WAYS,
     Setting,
     Size,
     Training,
@@ -20,6 +19,7 @@ from tools.bench_gan import (
     of_a_step,
     plain_r1,
     plain_resample,
+    ways_of,
     write_images,
 )
 from tools.benches.lines import machine_of, parser_of
@@ -54,7 +54,7 @@ def test_every_way_gives_the_losses_and_gradients_of_the_trainer(cfg: str, tmp_p
     write_images(tmp_path / "images", 8 if cfg == "stylegan2" else 16)
     machine = machine_of(parser_of("bench", "", SIZES, batch=4, rounds=1).parse_args([]))
     setting = Setting(cfg, Size(16, 32, 2), 4, machine, tmp_path)
-    trainings = {name: Training(setting, way) for name, way in WAYS.items()}
+    trainings = {name: Training(setting, way) for name, way in ways_of(setting).items()}
     for phase, every in trainings["trainer"].every().items():
         values = {name: training.run(phase, training.data()) for name, training in trainings.items()}
         trainer = values.pop("trainer")

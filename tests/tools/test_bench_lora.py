@@ -59,8 +59,8 @@ def test_the_command_measures_ways_that_begin_with_the_same_loss(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench_lora, "TOLERANCE", 1e-5)
-    monkeypatch.setattr(bench_lora, "WAYS", {name: WAYS[name] for name in ("script", "trainer, checkpointing")})
-    assert main(["--batch", "2", "--rounds", "2", "--precision", "no", "--device", "cpu"]) == 0
+    asked = ["--way", "trainer, checkpointing", "--batch", "2", "--rounds", "2", "--precision", "no", "--device", "cpu"]
+    assert main(asked) == 0
     script, ours, told, _, *table = capsys.readouterr().out.splitlines()
     found = [json.loads(line) for line in (script, ours)]
     assert [(row["bench"], row["way"]) for row in found] == [("lora", "script"), ("lora", "trainer, checkpointing")]

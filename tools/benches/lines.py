@@ -85,6 +85,14 @@ def add_names(parser: Parser, option: str, names: Collection[str], default: str,
     )
 
 
+def add_ways(parser: Parser, names: Collection[str], baseline: str) -> None:
+    """`--way`, which may be repeated, since names of ways have commas."""
+    parser.add_argument(
+        "--way", type=_one_of("way", names), action="append", default=[], metavar="NAME",
+        help=f'measure "{baseline}" and this way alone, several by repeating it (default all): {"; ".join(names)}',
+    )  # fmt: skip
+
+
 def run_bench(bench: Callable[[argparse.Namespace], None], parser: Parser, words: Sequence[str] | None) -> int:
     """The exit status: 0, or 2 for a use that is refused."""
     try:
@@ -134,8 +142,11 @@ def measured(
     flops: Callable[[], int],
     tolerance: float,
     one_by_one: bool = False,
+    only: Collection[str] = (),
 ) -> list[Row]:
-    """A row for each way, measured in turn. Raises ValueError where one does not compute what the first one does."""
+    """A row for each way, or for the baseline and those of `only`, measured in turn. Raises ValueError where one does
+    not compute what the first one does."""
+    ways = {name: way for name, way in ways.items() if not only or name in (baseline, *only)}
     taken = in_turn(ways, rounds, machine.device, tolerance=tolerance, one_by_one=one_by_one)
     where = {"precision": machine.precision.name, "device": str(machine.device), "in_turn": not one_by_one}
     peak = peak_flops(machine.device, machine.precision.dtype)
@@ -176,13 +187,15 @@ def count_from_1(text: str) -> int:
 
 
 def _chosen_of(word: str, names: Collection[str]) -> Callable[[str], list[str]]:
-    def chosen(text: str) -> list[str]:
-        for name in text.split(","):
-            if name not in names:
-                known = ", ".join(names)
-                raise argparse.ArgumentTypeError(
-                    f"there is no {word} {name!r}; write {known}{did_you_mean(name, names)}"
-                )
-        return text.split(",")
+    one = _one_of(word, names)
+    return lambda text: [one(name) for name in text.split(",")]
+
+
+def _one_of(word: str, names: Collection[str]) -> Callable[[str], str]:
+    def chosen(name: str) -> str:
+        if name not in names:
+            known = ", ".join(names)
+            raise argparse.ArgumentTypeError(f"there is no {word} {name!r}; write {known}{did_you_mean(name, names)}")
+        return name
 
     return chosen

@@ -225,7 +225,8 @@ class _Windows:
         return -self.first, self.first + (self.count - 1) * self.stride + self.length - plan.in_size
 
 
-def _band(plan: AxisPlan, outputs: Tensor, inputs: Tensor) -> Tensor:
+def band(plan: AxisPlan, outputs: Tensor, inputs: Tensor) -> Tensor:
+    """The matrix's numbers for these samples, (outputs, inputs) in float64; samples may lie beyond the image."""
     taps = torch.tensor(plan.taps, dtype=torch.float64, device="cpu")
     index = outputs[:, None] * plan.down + len(taps) - 1 - plan.front - inputs[None, :] * plan.up
     inside = (index >= 0) & (index < len(taps))
@@ -236,7 +237,7 @@ def _band(plan: AxisPlan, outputs: Tensor, inputs: Tensor) -> Tensor:
 def _matrix(plan: AxisPlan, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         outputs, inputs = (torch.arange(size, device="cpu") for size in (plan.out_size, plan.in_size))
-        return _band(plan, outputs, inputs).to(device, dtype)
+        return band(plan, outputs, inputs).to(device, dtype)
 
 
 @lru_cache(maxsize=128)
@@ -252,7 +253,7 @@ def _block(plan: AxisPlan, dtype: torch.dtype, device: torch.device) -> Tensor:
     windows = _Windows.of(plan)
     with torch.inference_mode(False):
         inputs = torch.arange(windows.first, windows.first + windows.length, device="cpu")
-        return _band(plan, torch.arange(windows.samples, device="cpu"), inputs).to(device, dtype)
+        return band(plan, torch.arange(windows.samples, device="cpu"), inputs).to(device, dtype)
 
 
 def up_padding(taps: int, up: int) -> tuple[int, int]:

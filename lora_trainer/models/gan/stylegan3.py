@@ -7,6 +7,7 @@ margin of 10 samples on each side.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +129,9 @@ def filtered_leaky_relu(x: Tensor, up: Plan, down: Plan, clamp: float | None, sl
     return resample(leaky_relu(resample(x, up), 1.0, clamp, slope), down)
 
 
+Bend = Callable[[Tensor, Plan, Plan, float | None], Tensor]
+
+
 class SynthesisLayer(Averaging):
     """A modulated convolution whose output is bent at a higher sampling rate, so that nothing aliases."""
 
@@ -150,6 +154,7 @@ class SynthesisLayer(Averaging):
         self.register_buffer("up_filter", up)
         self.register_buffer("down_filter", down)
         self._factors = FilterFactors(), FilterFactors()
+        self.bend: Bend = filtered_leaky_relu
 
     def forward(self, x: Tensor, w: Tensor, update_emas: bool) -> Tensor:
         """x (b, i, h, w) in the precision to compute in."""
@@ -167,13 +172,14 @@ class SynthesisLayer(Averaging):
         scales = demodulation(weight, styles) * input_gain
         y = modulated_conv2d(x, weight, styles, scales, padding=self.spec.kernel - 1)
         y = y + self.bias.to(y.dtype)[:, None, None]
-        return filtered_leaky_relu(y, *self._plans(y), self.clamp)
+        return self.bend(y, *self.plans(y), self.clamp)
 
     def _to_colours(self, x: Tensor, styles: Tensor) -> Tensor:
         y = modulated_conv2d(x, self.weight, styles, None) + self.bias.to(x.dtype)[:, None, None]
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
 
-    def _plans(self, y: Tensor) -> tuple[Plan, Plan]:
+    def plans(self, y: Tensor) -> tuple[Plan, Plan]:
+        """Up and down, for images of the size that the convolution gives."""
         spec = self.spec
         up_factors, down_factors = self._factors[0].of(self.up_filter), self._factors[1].of(self.down_filter)
         gain = spec.up**2 * GAIN  # the leaky ReLU passes a positive factor through

@@ -19,6 +19,7 @@ from lora_trainer.engine.precision import Precision, choose_precision
 from lora_trainer.engine.processes import Processes
 from lora_trainer.models.gan.augmentation import AugmentPipe
 from lora_trainer.models.gan.augmentation_strength import AdaptiveStrength, FixedStrength
+from lora_trainer.models.gan.fused_filtering import use_fused_filtering
 from lora_trainer.trainers.gan.average import HalfLifeAverage
 from lora_trainer.trainers.gan.batches import DISCRIMINATOR, GENERATOR, GRADIENT_PENALTY, PATH_LENGTH, GanBatches
 from lora_trainer.trainers.gan.course import Course, course, lazy_adam, rate_factor
@@ -52,6 +53,8 @@ def build_gan(job: GanJob, processes: Processes, precision: Precision, dry: bool
         keep_log(Path(preset.output_dir) / LOG)
     networks = build_networks(preset, job.images, job.seed, layers)
     place(networks, device, layers)
+    if preset.fused_filtered_lrelu:
+        _fuse_filtering(networks, device, layers)
     ema = _average(preset, networks)
     strength = _strength(preset)
     contest = _contest(job, networks, strength, processes)
@@ -93,6 +96,12 @@ def _set_up_torch(preset: GanPreset, device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = preset.allow_tf32
         torch.backends.cudnn.benchmark = not preset.nobench
+
+
+def _fuse_filtering(networks: Networks, device: torch.device, layers: Precision) -> None:
+    reason = use_fused_filtering(networks.generator.synthesis, device, layers.dtype)
+    if reason is not None:
+        log.warning("fused_filtered_lrelu: going on step by step: %s", reason)
 
 
 def _average(preset: GanPreset, networks: Networks) -> HalfLifeAverage:

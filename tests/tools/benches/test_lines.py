@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lora_trainer.errors import Refusal
 from tools import bench_finetune, bench_gan, bench_lora, bench_restoration, bench_super_resolution
-from tools.benches.lines import parser_of, rows_of, run_bench, tell
+from tools.benches.lines import add_ways, parser_of, rows_of, run_bench, tell
 from tools.benches.measuring import Taken
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,3 +88,14 @@ def test_several_sizes_and_the_precisions_of_those_that_have_one() -> None:
     (options,) = found
     assert (options.size, options.batch, options.rounds, options.precision) == (["a", "b"], 3, 5, "no")
     assert not hasattr(parser_of("bench_y", "", {"a": 1}, batch=3, rounds=5).parse_args([]), "precision")
+
+
+def test_ways_are_named_one_by_one() -> None:
+    found = []
+    parser = parser_of("bench_x", "Measure.", {"a": 1}, batch=3, rounds=5)
+    add_ways(parser, ("plain", "ours, quick", "ours"), "plain")
+    assert run_bench(found.append, parser, ["--way", "ours, quick", "--way", "ours"]) == 0
+    assert run_bench(found.append, parser, []) == 0
+    assert [options.way for options in found] == [["ours, quick", "ours"], []]
+    with pytest.raises(Refusal, match="there is no way 'our'"):
+        parser.parse_args(["--way", "our"])

@@ -330,3 +330,12 @@ def test_lines_of_steps_that_are_done_again_are_left_out(
         file.write('{"step": 10}\n{"ste')
     assert train(preset) == 0
     assert [row["step"] for row in lines(out / "stats.jsonl")] == [5, 10, 15]
+
+
+def test_where_the_kernel_is_not_for_the_run_goes_on_without(
+    train: Train, write: Write, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(write(cfg="stylegan3-t", gamma=1, kimg=0.008, fused_filtered_lrelu=True)) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "fused_filtered_lrelu: going on step by step: it is for CUDA, and the device is cpu" in said
+    assert (out / LAST).exists()
