@@ -70,7 +70,7 @@ def _train(stages: Sequence[Loaded], options: argparse.Namespace) -> int:
     stop = StopRequest()
     try:
         stop.install()  # now, because loading torch takes seconds in which a person may think again
-        from lora_trainer.trainers.starts import quick_imports
+        from lora_trainer.quick_imports import quick_imports
 
         with quick_imports():
             from lora_trainer.trainers.run import run

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lora_trainer"
 ROOT = {  # leaf modules, open to all
-    "atomic", "draws", "errors", "restricted_pickle", "torchvision_operators", "user_cache",
+    "atomic", "draws", "errors", "quick_imports", "restricted_pickle", "torchvision_operators", "user_cache",
 }  # fmt: skip
 ALLOWED = {
     "trainers": {"engine", "data", "models", "losses", "config", "report", "trainers"},

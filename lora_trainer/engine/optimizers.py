@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from lora_trainer.engine.joined_optimizer import JoinedOptimizer, single_optimizers
 from lora_trainer.errors import Refusal, did_you_mean
+from lora_trainer.quick_imports import quick_imports
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Kind:
                 f"`pip install {self.install or package}`{way_out}"
             )
         try:
-            return getattr(importlib.import_module(module), last)
+            with quick_imports() if package not in sys.modules else contextlib.nullcontext():
+                return getattr(importlib.import_module(module), last)
         except (ImportError, OSError, RuntimeError) as error:
             raise Refusal(f'the optimizer "{name}" does not load: {error}') from error
         except AttributeError as error:

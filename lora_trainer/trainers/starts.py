@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lora_trainer.quick_imports import quick_imports
+
 if TYPE_CHECKING:
     from lora_trainer.config.common import CommonPreset
-
-
-@contextmanager
-def quick_imports() -> Iterator[None]:
-    """Import while the collector rests, which else goes through hundreds of thousands of new objects again and again
-    and finds nothing: a quarter of the time that torch, diffusers and transformers take. It never looks at them again.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collecting:
-            gc.enable()
 
 
 WITH_MODELS = ("build", "plan", "fit")  # imported together, while there is no model yet

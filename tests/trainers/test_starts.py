@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_trainer.trainers.starts import STARTS, quick_imports
+from lora_trainer.trainers.starts import STARTS
 
 
 def test_the_collector_rests_during_an_import_and_works_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,16 +45,6 @@ def test_what_is_called_beside_models_is_imported_before_there_is_one(
     assert {"building_module", "planning_module"} <= set(sys.modules)
     for name in ("building", "planning", "checking"):
         del sys.modules[f"{name}_module"]
-
-
-def test_a_collector_that_was_off_stays_off() -> None:
-    gc.disable()
-    try:
-        with quick_imports():
-            assert not gc.isenabled()
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
 
 
 def test_it_works_again_after_an_import_that_fails() -> None:

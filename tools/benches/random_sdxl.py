@@ -38,7 +38,7 @@ MID = {
 SIZES: Mapping[str, tuple[dict[str, Any], int]] = {  # what differs from the published SDXL, and pixels a side
     "tiny": (TINY, 128),
     "mid": (MID, 256),
-    "full": ({"kind": "sdxl", "prediction": "epsilon"}, 1024),
+    "full": ({"kind": "sdxl", "prediction": "epsilon", "vae": TINY["vae"]}, 1024),  # whose own VAE no step runs
 }
 
 
