@@ -56,6 +56,7 @@ WAYS: Mapping[str, Way] = {
     "trainer, feed_forward": Way({"gradient_checkpointing": "feed_forward"}),
     "trainer, checkpointing": Way({"gradient_checkpointing": True}),
     "trainer, int8_base": Way({"int8_base": True}),
+    "trainer, int8_matmul": Way({"int8_base": True, "int8_matmul": True}),
 }
 
 

@@ -80,6 +80,8 @@ def model(preset: LoraPreset) -> Findings:
     elif (preset.fp8_base or preset.fp8_base_unet) and preset.mixed_precision == "no":
         key = "fp8_base" if preset.fp8_base else "fp8_base_unet"
         yield error("needs mixed_precision bf16 or fp16 to compute in, which is no", key, "mixed_precision")
+    if not preset.int8_base:
+        yield from _idle(preset, "int8_base is false", "int8_matmul")
     for key, wanted in (("full_fp16", "fp16"), ("full_bf16", "bf16")):
         if getattr(preset, key) and preset.mixed_precision != wanted:
             yield error(f"needs mixed_precision {wanted}, which is {preset.mixed_precision}", key, "mixed_precision")

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
+from lora_trainer.models.eight_bit_products import product, product_back, widened
+
 Form = Literal["fp8", "int8"]
 FORMS: dict[Form, tuple[torch.dtype, float]] = {  # and the largest number of it that is used
     "fp8": (torch.float8_e4m3fn, 448.0),
@@ -22,14 +24,17 @@ FORMS: dict[Form, tuple[torch.dtype, float]] = {  # and the largest number of it
 
 
 class EightBitLinear(nn.Linear):
-    """`weight` (o, i) in 8 bits times `row_scale` (o, 1)."""
+    """`weight` (o, i) in 8 bits times `row_scale` (o, 1). `in_8_bits` is whether it multiplies so too, in int8."""
 
     row_scale: Tensor
+    in_8_bits = False
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = format_of_the_pass(x, self.weight)
-        result: Tensor = _Linear.apply(x.to(dtype), self.weight, self.row_scale, _cast(self.bias, dtype))  # type: ignore[no-untyped-call]
-        return result
+        rows = x.to(dtype).reshape(-1, x.shape[-1])
+        bias = _cast(self.bias, dtype)
+        y: Tensor = _Linear.apply(rows, self.weight, self.row_scale, bias, self.in_8_bits)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], -1)
 
 
 class EightBitConv2d(nn.Conv2d):
@@ -47,10 +52,11 @@ class EightBitConv2d(nn.Conv2d):
 SMALL: dict[type[nn.Module], Any] = {nn.Linear: EightBitLinear, nn.Conv2d: EightBitConv2d}
 
 
-def store_in_8_bits(model: nn.Module, form: Form) -> int:
+def store_in_8_bits(model: nn.Module, form: Form, multiply: bool = False) -> int:
     """Keep the weights of Linear layers and convolutions in 8 bits, for good; gives how many numbers that are.
 
     Norms, biases, embeddings and the first layer, from which diffusers takes the model's own format, stay as they are.
+    With `multiply`, Linear layers in int8 round what comes in as well, and multiply in 8 bits.
     """
     numbers = 0
     for layer in _layers(model):
@@ -58,6 +64,8 @@ def store_in_8_bits(model: nn.Module, form: Form) -> int:
         layer.weight = _frozen(narrow)
         layer.register_buffer("row_scale", scale)
         layer.__class__ = SMALL[type(layer)]
+        if isinstance(layer, EightBitLinear):
+            layer.in_8_bits = multiply and form == "int8"
         numbers += narrow.numel()
     return numbers
 
@@ -89,12 +97,6 @@ def narrowed(weight: Tensor, form: Form) -> tuple[Tensor, Tensor]:
     return (rows.round() if form == "int8" else rows).clamp(-largest, largest).to(dtype), scale
 
 
-def widened(weight: Tensor, row_scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The weight in the format of the pass; itself where it is that already."""
-    wide = weight.to(dtype)
-    return wide if row_scale is None else wide.mul_(row_scale)
-
-
 def format_of_the_pass(x: Tensor, weight: Tensor) -> torch.dtype:
     """Autocast's, else the weight's own, or for a weight in 8 bits that of what comes in."""
     device = x.device.type
@@ -105,18 +107,18 @@ def format_of_the_pass(x: Tensor, weight: Tensor) -> torch.dtype:
 
 
 class _Linear(torch.autograd.Function):
-    """Of x (..., i) and a frozen weight and bias."""
+    """Of x (n, i) and a frozen weight and bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, row_scale: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, row_scale: Tensor, bias: Tensor | None, in_8_bits: bool) -> Tensor:
         ctx.save_for_backward(weight, row_scale)
-        return F.linear(x, widened(weight, row_scale, x.dtype), bias)
+        ctx.in_8_bits = in_8_bits
+        return product(x, weight, row_scale, bias, in_8_bits)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (of_y,) = gradients
         weight, row_scale = ctx.saved_tensors
-        return of_y @ widened(weight, row_scale, of_y.dtype), None, None, None
+        return product_back(gradients[0], weight, row_scale, ctx.in_8_bits), None, None, None, None
 
 
 class _Convolution(torch.autograd.Function):

@@ -190,6 +190,8 @@ def test_a_contradiction_of_overrides_names_both_keys(problems: Problems) -> Non
         ({"sdxl": False, "clip_skip": 2}, {}),
         ({"sdxl_no_half_vae": True}, {"sdxl_no_half_vae": "read for SDXL only"}),
         ({"sdxl_no_half_vae": False}, {}),
+        ({"int8_matmul": True}, {"int8_matmul": "int8_base is false"}),
+        ({"int8_matmul": True, "int8_base": True}, {}),
         ({"conv_dim": 1, "conv_alpha": 0}, {}),
         ({"conv_dim": 32}, {"conv_dim": "LoRA_type Standard does not read it"}),
         ({"conv_dim": 32, "LoRA_type": "Kohya LoCon"}, {}),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.lora import LoraLayer
 from lora_trainer.models.adapters.network import add_adapter, fuse_layers
+from lora_trainer.models.eight_bit_products import widened
 from lora_trainer.models.eight_bits import (
     EightBitConv2d,
     EightBitLinear,
@@ -19,7 +20,6 @@ from lora_trainer.models.eight_bits import (
     cast_to_fp8,
     narrowed,
     store_in_8_bits,
-    widened,
 )
 
 FORMS: tuple[Form, ...] = ("fp8", "int8")

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_trainer.models.eight_bits import EightBitConv2d, EightBitLinear, format_of_the_pass, widened
+from lora_trainer.models.eight_bit_products import product, product_back
+from lora_trainer.models.eight_bits import EightBitConv2d, EightBitLinear, format_of_the_pass
 
 
 class _LowRankLinear(torch.autograd.Function):
     """Of x (n, i), bias (o) or None, down (r, i) and up (o, r), all of one format, and a frozen weight (o, i) of any
-    format, which is kept as it is; in 8 bits it has the factors `row_scale` (o, 1)."""
+    format, which is kept as it is; in 8 bits it has the factors `row_scale` (o, 1), and with `in_8_bits` the
+    base multiplies so too."""
 
     @staticmethod
     def forward(
@@ -29,12 +31,12 @@ class _LowRankLinear(torch.autograd.Function):
         down: Tensor,
         up: Tensor,
         scale: float,
+        in_8_bits: bool,
     ) -> Tensor:
-        wide = widened(weight, row_scale, x.dtype).t()
-        y = x @ wide if bias is None else torch.addmm(bias, x, wide)
+        y = product(x, weight, row_scale, bias, in_8_bits)
         hidden = x @ down.t()
         ctx.save_for_backward(x, weight, row_scale, down, up, hidden)
-        ctx.scale = scale
+        ctx.scale, ctx.in_8_bits = scale, in_8_bits
         return y.addmm_(hidden, up.t(), alpha=scale)
 
     @staticmethod
@@ -45,12 +47,12 @@ class _LowRankLinear(torch.autograd.Function):
         of_hidden = of_y @ up if wanted[0] or wanted[4] else None
         of_x = of_down = of_up = None
         if wanted[0] and of_hidden is not None:
-            of_x = (of_y @ widened(weight, row_scale, of_y.dtype)).addmm_(of_hidden, down, alpha=ctx.scale)
+            of_x = product_back(of_y, weight, row_scale, ctx.in_8_bits).addmm_(of_hidden, down, alpha=ctx.scale)
         if wanted[4] and of_hidden is not None:
             of_down = _scaled_product(of_hidden.t(), x, ctx.scale)
         if wanted[5]:
             of_up = _scaled_product(of_y.t(), hidden, ctx.scale)
-        return of_x, None, None, None, of_down, of_up, None
+        return of_x, None, None, None, of_down, of_up, None, None
 
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -102,6 +104,6 @@ def _rows(x: Tensor, base: nn.Linear | nn.Conv2d, weight: Tensor, down: Tensor, 
     row_scale = getattr(base, "row_scale", None)
     row_scale = None if row_scale is None else row_scale.flatten(1)
     result: Tensor = _LowRankLinear.apply(  # type: ignore[no-untyped-call]
-        x.to(dtype), weight, row_scale, bias, down.to(dtype), up.to(dtype), scale
+        x.to(dtype), weight, row_scale, bias, down.to(dtype), up.to(dtype), scale, getattr(base, "in_8_bits", False)
     )
     return result

@@ -30,6 +30,7 @@ from lora_trainer.models.adapters.network import (
     set_adapter_dtype,
 )
 from lora_trainer.models.base_model import BaseModel
+from lora_trainer.models.eight_bit_products import multiplies_int8
 from lora_trainer.models.eight_bits import cast_to_fp8, store_in_8_bits
 from lora_trainer.models.kohya_keys import Part, by_kohya_name
 from lora_trainer.models.text_encoding import reachable_layers
@@ -140,7 +141,7 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
         vae=preset.vae, zero_terminal_snr=preset.zero_terminal_snr,
     )  # fmt: skip
     place_vae(base.vae, torch.float32 if preset.sdxl_no_half_vae else precision.dtype, device)
-    _store_in_8_bits(base, preset, precision)
+    _store_in_8_bits(base, preset, precision, device)
     if preset.use_channels_last:
         base.unet.to(memory_format=torch.channels_last)
     names = _add_lora(job, base)
@@ -187,17 +188,21 @@ def build_lora(job: LoraJob, processes: Processes, precision: Precision, dry: bo
     return LoraTrainer(job, base, [phase], data, total_steps, names, LoraFacts(job, base), validator)
 
 
-def _store_in_8_bits(base: BaseModel, preset: LoraPreset, precision: Precision) -> None:
-    """int8_base, fp8_base and fp8_base_unet; float8 where the passes have 16 bits to make of it."""
+def _store_in_8_bits(base: BaseModel, preset: LoraPreset, precision: Precision, device: torch.device) -> None:
+    """int8_base, int8_matmul, fp8_base and fp8_base_unet; float8 where the passes have 16 bits to make of it."""
     unet_alone = preset.fp8_base_unet and not (preset.fp8_base or preset.int8_base)
     if not (preset.int8_base or preset.fp8_base or unet_alone):
         return
     if precision.name == "no" and not preset.int8_base:
         log.info("the frozen weights stay in 32 bits, as the passes run in them on this device")
         return
+    multiply = preset.int8_matmul
+    if multiply and not multiplies_int8(device):
+        log.warning("int8_matmul: this card multiplies no int8, so the weights are made wide instead")
+        multiply = False
     for model in [base.unet, *(() if unet_alone else base.text_encoders)]:
         if LoraNetwork(preset, base).algo == PEFT:
-            store_in_8_bits(model, "int8" if preset.int8_base else "fp8")
+            store_in_8_bits(model, "int8" if preset.int8_base else "fp8", multiply)
         else:
             cast_to_fp8(model)
 

@@ -138,6 +138,7 @@ def test_diffusers_gets_the_trained_model_out_of_the_file(
         {"mixed_precision": "bf16", "fp8_base": True},
         {"mixed_precision": "bf16", "fp8_base": True, "LoRA_type": "LyCORIS/LoCon"},
         {"int8_base": True, "use_channels_last": True},
+        {"int8_base": True, "int8_matmul": True, "mixed_precision": "bf16"},
         {"mixed_precision": "bf16", "full_bf16": True, "optimizer": "AdamW8bit"},
         {"network_dropout": 0.1, "rank_dropout": 0.1, "module_dropout": 0.1},
         {"block_dims": ",".join(["2"] * 12 + ["0"] * 11), "block_alphas": ",".join(["1"] * 23)},
@@ -161,6 +162,24 @@ PLAIN = {"epoch": 1, "max_train_steps": 2}
 def losses_with(train: Train, write_preset: WritePreset, rows: Rows, **keys: Any) -> list[float]:
     assert train(write_preset(**PLAIN, **keys), "--restart") == 0
     return [row["loss"] for row in rows()]
+
+
+def test_products_in_int8_round_where_the_device_has_them(
+    write_preset: WritePreset,
+    train: Train,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stored = losses_with(train, write_preset, rows, int8_base=True)
+    multiplied = losses_with(train, write_preset, rows, int8_base=True, int8_matmul=True)
+    assert multiplied != stored
+    assert multiplied == pytest.approx(stored, rel=0.02)
+    monkeypatch.setattr("lora_trainer.trainers.lora.trainer.multiplies_int8", lambda device: False)
+    capsys.readouterr()
+    assert losses_with(train, write_preset, rows, int8_base=True, int8_matmul=True) == stored
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "int8_matmul: this card multiplies no int8, so the weights are made wide instead" in said
 
 
 @pytest.mark.slow
