@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -34,7 +33,6 @@ class Processes:
             dynamo_backend="no",
             log_with=list(trackers) or None,
             project_dir=logging_dir,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started > 1 and self.world == 1:
@@ -72,10 +70,13 @@ class Processes:
         """
         if self.world == 1:
             return module
-        self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=leaves_weights_out)
+        self.accelerator.ddp_handler = DistributedDataParallelKwargs(
+            gradient_as_bucket_view=True, find_unused_parameters=leaves_weights_out
+        )
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         if not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             raise RuntimeError("a module without trainable weights was given to a training phase")
+        wrapped.broadcast_buffers = False  # they are the same already; as an argument PyTorch 2.13 warns of its name
         return wrapped
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -115,6 +116,6 @@ class Processes:
 
     def close(self) -> None:
         """Leave the group. What still refers to it must be gone, or its threads may abort the interpreter's end."""
-        gc.collect()
+        self.accelerator.free_memory()  # what it has prepared
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

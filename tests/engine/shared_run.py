@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +181,20 @@ def told(processes: Processes) -> dict[str, Any]:
     }
 
 
+def wrapped(processes: Processes) -> list[str]:
+    """What a wrapped module does with buffers and gradients, and what is warned of, as of a 1 x 1 kernel."""
+    module = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        shared: Any = processes.wrap(module)
+        shared(torch.randn(2, 2, 4, 4).to(memory_format=torch.channels_last) * (1 + processes.rank)).sum().backward()
+    if processes.world == 1:
+        return [str(each.message) for each in said]
+    means = processes.gather([float(module[1].running_mean[0])])
+    own = "own buffers" if len(set(means)) == processes.world else "sent buffers"
+    return [own, str(shared.gradient_as_bucket_view), *(str(each.message) for each in said)]
+
+
 def main(out: Path) -> None:
     processes = Processes()
     whole = Pair(processes)
@@ -191,6 +206,7 @@ def main(out: Path) -> None:
         "nan": train(Pair(processes, broken=6), processes, out, "nan"),
         "full": train(Pair(processes), processes, out, "full"),
         "told": told(processes),
+        "wrapped": wrapped(processes),
     }
     (out / f"rank-{processes.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
     del whole

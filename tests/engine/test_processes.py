@@ -99,6 +99,11 @@ def test_what_processes_tell_each_other(runs: Runs) -> None:
         assert seen["told"]["sum"] == 3.0
 
 
+def test_buffers_are_not_sent_and_gradients_lie_where_they_are_exchanged(runs: Runs) -> None:
+    assert runs.alone["wrapped"] == []
+    assert [seen["wrapped"] for seen in runs.ranks] == [["own buffers", "True"]] * 2
+
+
 def test_one_process_needs_no_wrapping() -> None:
     module = nn.Linear(2, 2)
     processes = Processes()
