@@ -27,7 +27,7 @@ UNKNOWN = "-"
 DEVICE = "ACCELERATE_TORCH_DEVICE"  # which accelerate reads, and so the trainers do
 
 COLUMNS: Sequence[Column] = (
-    ("images/s", lambda row: f"{row['images_per_second']:.2f}"),
+    ("images/s", lambda row: _speed(row["images_per_second"])),
     ("s a step", lambda row: f"{row['seconds']:.4f}"),
     ("least", lambda row: f"{row['least']:.4f}"),
     ("most", lambda row: f"{row['most']:.4f}"),
@@ -174,6 +174,10 @@ def tell_rows(rows: Sequence[Row], title: str, columns: Sequence[Column]) -> Non
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for way, line in zip(["", *(row["way"] for row in rows)], cells, strict=True):
         print("  ".join([way.ljust(width), *(cell.rjust(size) for cell, size in zip(line, widths, strict=True))]))
+
+
+def _speed(pictures: float) -> str:
+    return f"{pictures:.2f}" if pictures >= 1 else f"{pictures:.4f}"
 
 
 def _mib(gib: float | None) -> str:
