@@ -93,9 +93,9 @@ def decode_all(samples: Sequence[Sample], others: Sequence[Sample] = (), workers
 
     Raises Refusal like ``survey``; if one of them is bad, the ``others`` are decoded as well and named with them.
     """
-    memory = _memory_of([sample.path for sample in (*samples, *others)])
 
     def problems_of(paths: Sequence[Path]) -> list[str]:
+        memory = _memory_of(paths)
         found = _side_by_side(paths, lambda path: _try(path, memory, whole=True), memory, workers)
         return [result for result in found if isinstance(result, str)]
 

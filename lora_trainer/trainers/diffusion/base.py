@@ -27,6 +27,7 @@ from lora_trainer.trainers.diffusion.objective import encode
 
 log = logging.getLogger(__name__)
 
+WHAT_IS_MISSING = ", as far as the cache does not have them"
 MOST_DECODERS = 16  # threads of a process that decode pictures ahead of the VAE
 TEXT_PARTS: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
 
@@ -106,6 +107,6 @@ def encode_pictures(
     )
     team = Team(processes.rank, processes.world, processes.gather)
     encode_here: Callable[[Tensor], tuple[Tensor, Tensor]] = lambda pixels: encode(vae, pixels)  # noqa: E731
-    log.info("encoding %d pictures", len(samples))
+    log.info("encoding %d pictures%s", len(samples), WHAT_IS_MISSING if folder else "")
     with counted("encoding pictures", len(samples)) as advance:
         return LatentCache.build(samples, encode_here, settings, team, advance)

@@ -20,6 +20,7 @@ from lora_trainer.engine.console import counted
 from lora_trainer.models.base_model import BaseModel
 from lora_trainer.models.prompt_weights import has_bare_brackets
 from lora_trainer.models.text_encoding import encode_prompts, token_count, tokenize, tokenize_weighted
+from lora_trainer.trainers.diffusion.base import WHAT_IS_MISSING
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def with_cache(
     device, dtype = base.text_encoders[0].device, base.unet.dtype
     distinct = list(dict.fromkeys(captions))
     facts = (weights_identity, dtype, base.text_encoders[0].dtype, tokens.max_token_length, tokens.weighted)
-    log.info("encoding %d captions", len(distinct))
+    log.info("encoding %d captions%s", len(distinct), WHAT_IS_MISSING if folder else "")
     with counted("encoding captions", len(distinct)) as advance:
         settings = TextSettings(" ".join(map(str, facts)), folder)
         cache = TextCache.build(distinct, _encoder(tokens, base, device, dtype), settings, team, advance)
