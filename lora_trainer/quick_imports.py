@@ -16,7 +16,7 @@ def quick_imports() -> Iterator[None]:
 
     The collector else goes through hundreds of thousands of new objects again and again and finds nothing: a quarter of
     the time that torch, diffusers and transformers take. It never looks at them again. bitsandbytes asks for compiled
-    functions, for which torch loads its whole compiler, 0.6 s; they are compiled when they are called.
+    functions, for which torch loads its whole compiler; they are compiled when they are called.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -37,7 +37,7 @@ def _compiling_later() -> Iterator[None]:
     if torch is None or compiled_now is None:
         yield
         return
-    torch.compile = lambda function=None, **options: _compiled_when_called(compiled_now, function, options)  # type: ignore[attr-defined]
+    torch.compile = lambda model=None, **options: _compiled_when_called(compiled_now, model, options)  # type: ignore[attr-defined]
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ def test_what_asks_for_a_compiled_function_gets_it_at_the_first_call(monkeypatch
         return 2 * x
 
     with quick_imports():
-        plain = torch.compile(double)
+        plain = torch.compile(model=double)
         decorated = torch.compile(dynamic=False)(double)
     assert torch.compile is compiled_now
     assert (asked, plain.__doc__, decorated.__name__) == ([], "Twice x.", "double")

@@ -40,6 +40,7 @@ from lora_trainer.models.gan import (
     stylegan3,
 )
 from lora_trainer.models.gan.filtering import AxisPlan, Plan
+from lora_trainer.models.gan.fused_filtering import fused_filtered_leaky_relu
 from lora_trainer.models.gan.leaky_relu import GAIN, SLOPE
 from lora_trainer.trainers.gan import phases
 from lora_trainer.trainers.gan.build import build_gan
@@ -198,6 +199,13 @@ class Training:
             for phase in self.trainer.phases
         }
 
+    @property
+    def is_what_it_says(self) -> bool:
+        """False where the trainer has warned that it goes on without the kernel."""
+        layers = self.trainer.networks.generator.modules()
+        fused = any(getattr(layer, "bend", None) is fused_filtered_leaky_relu for layer in layers)
+        return fused or not self.way.keys
+
     def data(self) -> list[Batch]:
         return [placed(micro, self.device) for micro in self.trainer.data(self.trainer.largest_step)]
 
@@ -248,6 +256,7 @@ def measure(setting: Setting, rounds: int) -> tuple[dict[str, Taken], dict[str, 
     """What a step takes on the average of all steps, by the way, and the median seconds of each phase. Raises
     ValueError where the ways do not give the same."""
     trainings = {name: Training(setting, way) for name, way in ways_of(setting).items()}
+    trainings = {name: training for name, training in trainings.items() if training.is_what_it_says}
     every = trainings[TRAINER].every()
     for phase in every:
         _agree(trainings, phase)

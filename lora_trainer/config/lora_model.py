@@ -65,8 +65,8 @@ class Precision(common.Precision):
         False,
         "With int8_base: frozen linear layers multiply in 8 bits too (W8A8). Each token's numbers are rounded to int8 "
         "with a factor of their own, about 1 % of what passes, in the backward pass too. Cards since the RTX 20 "
-        "series multiply int8 at two to four times the rate of 16 bits; rounding takes time in turn, less with "
-        "torch_compile. On a CPU it is slower; on a card it has not been measured.",
+        "series multiply int8 at two to four times the rate of 16 bits; rounding takes time and passing "
+        "memory in turn, less with torch_compile. On a CPU it is slower; on a card it has not been measured.",
     )
     sdxl_no_half_vae: Switch = setting(
         False, "The VAE computes in 32 bits. The VAE of SDXL 1.0 overflows in fp16 and gives NaN latents."

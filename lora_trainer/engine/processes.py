@@ -76,7 +76,7 @@ class Processes:
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         if not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             raise RuntimeError("a module without trainable weights was given to a training phase")
-        wrapped.broadcast_buffers = False  # they are the same already; as an argument PyTorch 2.13 warns of its name
+        wrapped.broadcast_buffers = False  # no training reads what differs; as an argument its name is deprecated
         return wrapped
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -7,20 +7,14 @@ while it trains. Letters: o features or channels out.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from lora_trainer.models.eight_bit_products import product, product_back, widened
-
-Form = Literal["fp8", "int8"]
-FORMS: dict[Form, tuple[torch.dtype, float]] = {  # and the largest number of it that is used
-    "fp8": (torch.float8_e4m3fn, 448.0),
-    "int8": (torch.int8, 127.0),
-}
+from lora_trainer.models.eight_bit_products import Form, narrowed, product, product_back, widened
 
 
 class EightBitLinear(nn.Linear):
@@ -34,7 +28,7 @@ class EightBitLinear(nn.Linear):
         rows = x.to(dtype).reshape(-1, x.shape[-1])
         bias = _cast(self.bias, dtype)
         y: Tensor = _Linear.apply(rows, self.weight, self.row_scale, bias, self.in_8_bits)  # type: ignore[no-untyped-call]
-        return y.view(*x.shape[:-1], -1)
+        return y.view(*x.shape[:-1], self.out_features)
 
 
 class EightBitConv2d(nn.Conv2d):
@@ -85,16 +79,6 @@ def cast_to_fp8(model: nn.Module) -> int:
 def _layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:
     first = getattr(model, "conv_in", None)
     return [layer for layer in model.modules() if type(layer) in SMALL and layer is not first]  # type: ignore[misc]
-
-
-def narrowed(weight: Tensor, form: Form) -> tuple[Tensor, Tensor]:
-    """The weight (o, ...) in 8 bits, and the float32 factor of each row, (o, 1, ...)."""
-    dtype, largest = FORMS[form]
-    rows = weight.float()
-    scale = rows.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny * largest) / largest
-    scale = scale.view(-1, *[1] * (weight.dim() - 1))
-    rows = rows / scale
-    return (rows.round() if form == "int8" else rows).clamp(-largest, largest).to(dtype), scale
 
 
 def format_of_the_pass(x: Tensor, weight: Tensor) -> torch.dtype:

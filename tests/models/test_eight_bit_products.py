@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.lora import LoraLayer
 from lora_trainer.models.adapters.network import add_adapter, fuse_layers
-from lora_trainer.models.eight_bit_products import multiplies_int8, product, product_back, widened
-from lora_trainer.models.eight_bits import EightBitLinear, narrowed, store_in_8_bits
+from lora_trainer.models.eight_bit_products import multiplies_int8, narrowed, product, product_back, widened
+from lora_trainer.models.eight_bits import EightBitLinear, store_in_8_bits
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -51,9 +51,7 @@ def test_numbers_that_int8_has_come_out_exactly() -> None:
 
 
 @pytest.mark.parametrize("shape", [(31, 64, 64), (32, 60, 64), (32, 64, 60)])
-def test_what_has_few_tokens_or_odd_features_takes_the_wide_weight(
-    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_few_tokens_or_odd_features_takes_the_wide_weight(shape: tuple[int, int, int]) -> None:
     tokens, features_in, features_out = shape
     weight, row_scale = narrowed(torch.randn(features_out, features_in), "int8")
     x, of_y = torch.randn(tokens, features_in), torch.randn(tokens, features_out)
@@ -96,8 +94,40 @@ def test_float8_is_stored_alone() -> None:
     assert [each[0].in_8_bits for each in (model, other)] == [False, True]
 
 
-def test_which_devices_multiply_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert multiplies_int8(torch.device("cpu"))
-    for capability, answer in (((7, 0), False), ((7, 5), True), ((9, 0), True)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert multiplies_int8(torch.device("cuda")) is answer
+def test_rows_lie_as_rows_and_columns_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tensor cores want, however a picture lay before it became tokens."""
+    given: list[tuple[int, ...]] = []
+    real = torch._int_mm
+
+    def watched(a: Tensor, b: Tensor) -> Tensor:
+        given.append((*a.stride(), *b.stride()))
+        return real(a, b)
+
+    monkeypatch.setattr(torch, "_int_mm", watched)
+    weight, row_scale = narrowed(torch.randn(32, 64), "int8")
+    tokens = torch.randn(1, 64, 8, 8).permute(0, 2, 3, 1).reshape(-1, 64)
+    assert tokens.stride() == (1, 64)
+    product(tokens, weight, row_scale, None, in_8_bits=True)
+    product_back(torch.randn(32, 64).t(), weight, row_scale, in_8_bits=True)
+    assert given == [(64, 1, 1, 64), (32, 1, 1, 32)]
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    weight, row_scale = narrowed(torch.randn(32, 64), "int8")
+    x = torch.randn(40, 64)
+    x[3, 5], x[7, 0] = float("nan"), float("inf")
+    finite = product(x, weight, row_scale, None, in_8_bits=True).isfinite().all(1)
+    assert (~finite).nonzero().flatten().tolist() == [3, 7]
+
+
+def test_a_device_that_multiplies_no_int8_is_found_by_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert multiplies_int8(cpu)
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: torch.zeros(len(a), b.shape[1], dtype=torch.int32))
+    assert not multiplies_int8(cpu)
+
+    def refuses(a: Tensor, b: Tensor) -> Tensor:
+        raise NotImplementedError("Could not run 'aten::_int_mm' with arguments from the 'MPS' backend")
+
+    monkeypatch.setattr(torch, "_int_mm", refuses)
+    assert not multiplies_int8(cpu)

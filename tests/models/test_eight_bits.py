@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from lora_trainer.models.adapters.layer import Dropouts, LayerPlan
 from lora_trainer.models.adapters.lora import LoraLayer
 from lora_trainer.models.adapters.network import add_adapter, fuse_layers
-from lora_trainer.models.eight_bit_products import widened
+from lora_trainer.models.eight_bit_products import Form, narrowed, widened
 from lora_trainer.models.eight_bits import (
     EightBitConv2d,
     EightBitLinear,
-    Form,
     cast_to_fp8,
-    narrowed,
     store_in_8_bits,
 )
 
@@ -26,6 +24,7 @@ FORMS: tuple[Form, ...] = ("fp8", "int8")
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "linear": (nn.Linear(48, 20), (2, 5, 48)),
     "without bias": (nn.Linear(48, 20, bias=False), (3, 48)),
+    "of nothing": (nn.Linear(48, 20), (0, 5, 48)),
     "convolution": (nn.Conv2d(6, 8, 3, stride=2, padding=1), (2, 6, 9, 8)),
     "groups": (nn.Conv2d(6, 8, (1, 3), dilation=2, padding=(0, 2), groups=2, bias=False), (2, 6, 5, 7)),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ import torch
 from lora_trainer.losses.gan import r1_penalty
 from lora_trainer.models.gan.filtering import factors_of, plan_resample, resample
 from tools.bench_gan import (
+    FUSED,
     SIZES,
+    WAYS,
     Setting,
     Size,
     Training,
@@ -81,3 +85,15 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         assert row["tflop"] == rows[0]["tflop"] > 0
     assert told.startswith("stylegan2, tiny (16 px, cbase 32, cmax 2), batch 4, cpu: ")
     assert head.split()[:2] == ["s/kimg", "images/s"]
+
+
+def test_the_kernel_is_measured_where_there_is_one(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 16)
+    machine = machine_of(parser_of("bench", "", SIZES, batch=4, rounds=1).parse_args([]))
+    setting = Setting("stylegan3-t", Size(16, 32, 2), 4, machine, tmp_path)
+    assert FUSED not in ways_of(setting)
+    card = SimpleNamespace(device=torch.device("cuda"))
+    assert FUSED in ways_of(replace(setting, machine=card))
+    assert FUSED not in ways_of(replace(setting, machine=card, cfg="stylegan2"))
+    assert not Training(setting, WAYS[FUSED]).is_what_it_says, "on a CPU the trainer goes on without"
+    assert Training(setting, WAYS["trainer"]).is_what_it_says

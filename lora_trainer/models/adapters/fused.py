@@ -64,7 +64,7 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 def fused_linear(x: Tensor, base: nn.Linear, down: Tensor, up: Tensor, scale: float) -> Tensor:
     """The layer's result for x (..., i), in the format of the pass; equal to the plain sum up to rounding."""
     rows = _rows(x.reshape(-1, x.shape[-1]), base, base.weight, down, up, scale)
-    return rows.view(*x.shape[:-1], -1)
+    return rows.view(*x.shape[:-1], len(up))
 
 
 def fused_pointwise(x: Tensor, base: nn.Conv2d, down: Tensor, up: Tensor, scale: float) -> Tensor:

@@ -53,20 +53,23 @@ def bend_kernel(
     stride: tl.constexpr, step: tl.constexpr, reads: tl.constexpr, middle: tl.constexpr, writes: tl.constexpr,
     images: tl.constexpr,
 ):  # fmt: skip
-    """x (count, in_height, in_width) -> y (count, out_height, out_width), a tile of `images` of them."""
+    """x (count, in_height, in_width) -> y (count, out_height, out_width), a tile of `images` of them. One that is not
+    there any more has no rows."""
     dtype: tl.constexpr = x.dtype.element_ty
     across = tl.program_id(0) % tiles_across
     along = tl.program_id(0) // tiles_across
     up_vertically, up_horizontally = _block(up_left, middle, reads), _block(up_right, reads, middle)
     down_vertically, down_horizontally = _block(down_left, writes, middle), _block(down_right, middle, writes)
-    begin = tl.program_id(1) * images
-    for image in tl.range(begin, tl.minimum(begin + images, count), disable_licm=True):
-        source = _tile(x, image, first_row + along * stride, first_column + across * stride, in_height, in_width, reads)
+    for number in tl.range(images, disable_licm=True):
+        image = tl.program_id(1) * images + number
+        rows_in, rows_out = tl.where(image < count, in_height, 0), tl.where(image < count, out_height, 0)
+        source = _tile(x, image, first_row + along * stride, first_column + across * stride, rows_in, in_width, reads)
         high = _passes(up_vertically, source, up_horizontally, dtype)
         high = tl.where(high > 0, high, high * slope)
-        high = tl.minimum(tl.maximum(high, -clamp), clamp)
+        high = tl.maximum(high, -clamp, propagate_nan=tl.PropagateNan.ALL)
+        high = tl.minimum(high, clamp, propagate_nan=tl.PropagateNan.ALL)
         result = _passes(down_vertically, high.to(dtype), down_horizontally, dtype)
-        _keep(y, image, result.to(dtype), along * step, across * step, out_height, out_width, step, writes)
+        _keep(y, image, result.to(dtype), along * step, across * step, rows_out, out_width, step, writes)
 
 
 @triton.jit
@@ -86,20 +89,21 @@ def bend_back_kernel(
     dtype: tl.constexpr = x.dtype.element_ty
     across = tl.program_id(0) % tiles_across
     along = tl.program_id(0) // tiles_across
-    begin = tl.program_id(1) * images
-    for image in tl.range(begin, tl.minimum(begin + images, count), disable_licm=True):
+    for number in tl.range(images, disable_licm=True):
+        image = tl.program_id(1) * images + number
+        rows_x, rows_y = tl.where(image < count, x_height, 0), tl.where(image < count, y_height, 0)
         source = _tile(
             x, image, again_row + along * again_stride, again_column + across * again_stride,
-            x_height, x_width, reads_again,
+            rows_x, x_width, reads_again,
         )  # fmt: skip
         high = _passes(_block(again_left, middle, reads_again), source, _block(again_right, reads_again, middle), dtype)
         slopes = tl.where(high > 0, 1.0, slope)
-        slopes = tl.where(tl.abs(high * slopes) < clamp, slopes, 0.0)
+        slopes = tl.where(tl.abs(high * slopes) >= clamp, 0.0, slopes)
         gradient = _tile(
-            of_y, image, first_row + along * stride, first_column + across * stride, y_height, y_width, reads
+            of_y, image, first_row + along * stride, first_column + across * stride, rows_y, y_width, reads
         )
         of_high = _passes(_block(up_left, middle, reads), gradient, _block(up_right, reads, middle), dtype) * slopes
         result = _passes(
             _block(down_left, writes, middle), of_high.to(dtype), _block(down_right, middle, writes), dtype
         )
-        _keep(of_x, image, result.to(dtype), along * step, across * step, x_height, x_width, step, writes)
+        _keep(of_x, image, result.to(dtype), along * step, across * step, rows_x, x_width, step, writes)

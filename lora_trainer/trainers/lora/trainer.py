@@ -198,7 +198,7 @@ def _store_in_8_bits(base: BaseModel, preset: LoraPreset, precision: Precision, 
         return
     multiply = preset.int8_matmul
     if multiply and not multiplies_int8(device):
-        log.warning("int8_matmul: this card multiplies no int8, so the weights are made wide instead")
+        log.warning("int8_matmul: this device multiplies no int8, so the weights are made wide instead")
         multiply = False
     for model in [base.unet, *(() if unet_alone else base.text_encoders)]:
         if LoraNetwork(preset, base).algo == PEFT:

@@ -6,7 +6,7 @@ The interpreter does not multiply bf16; for that there is only the compiler.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,11 +27,11 @@ FUSED_LAYERS = 14  # all but ToRGB
 
 
 @pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", exc_type=ImportError)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.delitem(__import__("sys").modules, KERNELS, raising=False)
-    yield
+    monkeypatch.delitem(sys.modules, KERNELS, raising=False)
+    monkeypatch.setattr(fused_filtering, "IMAGES", 2)
 
 
 @pytest.fixture
@@ -102,6 +102,18 @@ def test_it_can_be_derived_twice(interpreted: None) -> None:
     assert distance(found, wanted) < 0.02
 
 
+def test_what_is_not_a_number_stays_none(interpreted: None) -> None:
+    layer = layer_of(0)
+    x = torch.randn(1, 1, 38, 38, generator=torch.Generator().manual_seed(0)).to(torch.float16)
+    x[0, 0, 20, 20] = float("nan")
+    wanted = passed(filtered_leaky_relu, x.float(), *layer.plans(x), 2.5)
+    found = passed(fused_filtered_leaky_relu, x, *layer.plans(x), 2.5)
+    assert wanted[0].isnan().all()
+    assert found[0][0, 0, 10:27, 10:27].isnan().any(), "a tile at least"
+    assert wanted[1].isfinite().all()
+    assert found[1].isfinite().all()
+
+
 def test_it_keeps_what_came_in_and_nothing_else(interpreted: None) -> None:
     kept: list[Tensor] = []
     x = torch.randn(1, 2, 38, 38).to(torch.float16).requires_grad_(True)
@@ -164,10 +176,14 @@ def test_a_kernel_that_fails_or_errs_is_not_used(monkeypatch: pytest.MonkeyPatch
     generator = network()
     monkeypatch.setattr(fused_filtering, "_bend", fails)
     reason = use_fused_filtering(generator, CPU, torch.float16)
-    assert reason == "Triton fails here (RuntimeError: Failed to find C compiler.)"
+    compiler = "Failed to find C compiler. ... Please specify via CC environment variable"
+    assert reason == f"Triton fails here (RuntimeError: {compiler})"
     monkeypatch.setattr(fused_filtering, "_bend", lambda x, up, down, *_: x.new_zeros(*x.shape[:2], *down.out_size))
     monkeypatch.setattr(fused_filtering, "_bend_back", lambda of_y, x, *_: torch.zeros_like(x))
     assert use_fused_filtering(generator, CPU, torch.float16) == "Triton's result is off by 100.0% here"
+    monkeypatch.setattr(fused_filtering, "_bend", lambda x, *how: filtered_leaky_relu(x.float(), *how).to(x.dtype))
+    monkeypatch.setattr(fused_filtering, "_bend_back", lambda of_y, x, *_: torch.full_like(x, float("nan")))
+    assert use_fused_filtering(generator, CPU, torch.float16) == "Triton's result is off by nan% here"
     layers = [layer for layer in generator.modules() if isinstance(layer, SynthesisLayer)]
     assert all(layer.bend is filtered_leaky_relu for layer in layers)
 

@@ -179,7 +179,7 @@ def test_products_in_int8_round_where_the_device_has_them(
     capsys.readouterr()
     assert losses_with(train, write_preset, rows, int8_base=True, int8_matmul=True) == stored
     said = " ".join("".join(capsys.readouterr()).split())
-    assert "int8_matmul: this card multiplies no int8, so the weights are made wide instead" in said
+    assert "int8_matmul: this device multiplies no int8, so the weights are made wide instead" in said
 
 
 @pytest.mark.slow
