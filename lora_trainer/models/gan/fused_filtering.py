@@ -8,20 +8,17 @@ pair of passes alone are fused: StyleGAN3-R's radial ones are sums of several.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lora_trainer.models.gan.filtering import AxisPlan, Plan, band
+from lora_trainer.models.gan.filtering import Plan
+from lora_trainer.models.gan.filtering_tiles import MIDDLE, Blocks, has_tiles, tilings_of
 from lora_trainer.models.gan.leaky_relu import SLOPE
 from lora_trainer.models.gan.stylegan3 import SynthesisLayer, filtered_leaky_relu
 
-MIDDLE = 64  # samples of a tile's side at the high rate
-LEAST = 16  # of a side of a product
 IMAGES = 8  # that a program works on, one after the other
 WARPS = 8  # of a program; with four the backward pass runs out of registers
 UNBOUND = 3.0e38
@@ -60,7 +57,7 @@ def _missing(device: torch.device) -> str | None:
 
 
 def _suits(layer: SynthesisLayer, dtype: torch.dtype) -> bool:
-    return layer.spec.half and not layer.spec.torgb and is_fusible(dtype, *layer.plans(_example(layer)))
+    return dtype in HALVES and layer.spec.half and not layer.spec.torgb and has_tiles(*layer.plans(_example(layer)))
 
 
 def _example(layer: SynthesisLayer) -> Tensor:
@@ -86,69 +83,6 @@ def _misfits(layer: SynthesisLayer, device: torch.device, dtype: torch.dtype) ->
         y = bend(given, up, down, layer.clamp)
         into += [y.detach().float(), torch.autograd.grad(y, given, torch.ones_like(y))[0].float()]
     return [float((one - other).norm() / other.norm()) for one, other in zip(found, wanted, strict=True)]
-
-
-@dataclass(frozen=True)
-class Leg:
-    """The first pass along one axis for the middle samples of a tile: sample `first + tile * stride` is the first of
-    `length` that it reads."""
-
-    plan: AxisPlan
-    first: int
-    stride: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Along one axis: tiles of `step` results, of which tile 0 has its middle begin at sample `middle`."""
-
-    second: AxisPlan
-    step: int
-    middle: int
-
-    @staticmethod
-    @lru_cache(maxsize=1024)
-    def of(second: AxisPlan, *firsts: AxisPlan) -> Tiling | None:
-        """None where no tile fits: the next one must begin at the same phase of every first pass."""
-        step = (MIDDLE - len(second.taps)) // second.down + 1
-        while step > 0 and any(step * second.down % first.up for first in firsts):
-            step -= 1
-        fits = second.up == 1 and step > 0 and all(first.down == 1 for first in firsts)
-        return Tiling(second, step, -second.front) if fits else None
-
-    def leg(self, plan: AxisPlan) -> Leg:
-        taps, last = len(plan.taps), self.middle + MIDDLE - 1
-        first = -((plan.front - self.middle) // plan.up)
-        end = (last + taps - 1 - plan.front) // plan.up
-        return Leg(plan, first, self.step * self.second.down // plan.up, _power(end - first + 1))
-
-    @property
-    def side(self) -> int:
-        return _power(self.step)
-
-    @property
-    def tiles(self) -> int:
-        return -(-self.second.out_size // self.step)
-
-
-def is_fusible(dtype: torch.dtype, up: Plan, down: Plan) -> bool:
-    """Half precision, one pair of passes up and one down that does not pad, and a tile of them that fits."""
-    if dtype not in HALVES or len(up.pairs) != 1 or len(down.pairs) != 1:
-        return False
-    for plan in (up, down):
-        vertical, horizontal = plan.pairs[0]
-        if _shape(vertical) != _shape(horizontal):
-            return False
-    if any(axis.front or (axis.out_size - 1) * axis.down + len(axis.taps) > axis.in_size for axis in down.pairs[0]):
-        return False  # it would read beyond the image at the high rate, which a tile does not know to be zero there
-    raised, lowered = up.pairs[0][0], down.pairs[0][0]
-    return bool(Tiling.of(lowered, raised) and Tiling.of(raised.adjoint(), lowered.adjoint(), raised))
-
-
-def _shape(plan: AxisPlan) -> tuple[int, int, int]:
-    """Which tiles go with it."""
-    return len(plan.taps), plan.up, plan.down
 
 
 def fused_filtered_leaky_relu(x: Tensor, up: Plan, down: Plan, clamp: float | None, slope: float = SLOPE) -> Tensor:
@@ -183,16 +117,16 @@ def _bend(x: Tensor, up: Plan, down: Plan, clamp: float | None, slope: float) ->
     from lora_trainer.models.gan.filtering_kernels import bend_kernel
 
     y = x.new_empty(*x.shape[:-2], *down.out_size)
-    first, tilings = up.pairs[0], _tilings(down, up)
-    blocks = _Blocks(tilings, x)
+    first, tilings = up.pairs[0], tilings_of(down, up)
+    blocks = Blocks(tilings, x, IMAGES)
     legs, length = blocks.legs(first)
     with _device_of(x):
         bend_kernel[blocks.grid](
             x, y, *blocks.raising(legs, length), *blocks.lowering(),
-            blocks.images, *x.shape[-2:], *y.shape[-2:], tilings[1].tiles, legs[0].first, legs[1].first,
+            blocks.count, *x.shape[-2:], *y.shape[-2:], tilings[1].tiles, legs[0].first, legs[1].first,
             slope, UNBOUND if clamp is None else clamp,
             stride=legs[0].stride, step=tilings[0].step, reads=length, middle=MIDDLE,
-            writes=tilings[0].side, images=IMAGES, num_warps=WARPS,
+            writes=tilings[0].side, images=blocks.at_once, num_warps=WARPS,
         )  # fmt: skip
     return y
 
@@ -201,17 +135,17 @@ def _bend_back(of_y: Tensor, x: Tensor, up: Plan, down: Plan, clamp: float | Non
     from lora_trainer.models.gan.filtering_kernels import bend_back_kernel
 
     of_x = torch.empty_like(x)
-    first, tilings = down.adjoint().pairs[0], _tilings(up.adjoint(), down.adjoint(), up)
-    blocks = _Blocks(tilings, x)
+    first, tilings = down.adjoint().pairs[0], tilings_of(up.adjoint(), down.adjoint(), up)
+    blocks = Blocks(tilings, x, IMAGES)
     (legs, length), (again, length_again) = blocks.legs(first), blocks.legs(up.pairs[0])
     with _device_of(x):
         bend_back_kernel[blocks.grid](
             of_y, x, of_x, *blocks.raising(legs, length), *blocks.lowering(), *blocks.raising(again, length_again),
-            blocks.images, *of_y.shape[-2:], *x.shape[-2:], tilings[1].tiles,
+            blocks.count, *of_y.shape[-2:], *x.shape[-2:], tilings[1].tiles,
             legs[0].first, legs[1].first, again[0].first, again[1].first, slope, UNBOUND if clamp is None else clamp,
             stride=legs[0].stride, again_stride=again[0].stride, step=tilings[0].step,
             reads=length, reads_again=length_again, middle=MIDDLE, writes=tilings[0].side,
-            images=IMAGES, num_warps=WARPS,
+            images=blocks.at_once, num_warps=WARPS,
         )  # fmt: skip
     return of_x
 
@@ -219,67 +153,3 @@ def _bend_back(of_y: Tensor, x: Tensor, up: Plan, down: Plan, clamp: float | Non
 def _device_of(x: Tensor) -> AbstractContextManager[Any]:
     """Triton launches on the device that is chosen, wherever the images lie."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """What a kernel is given beside images: blocks of the banded matrices in the images' format, and the grid."""
-
-    tilings: tuple[Tiling, Tiling]  # vertical, horizontal
-    like: Tensor
-
-    @property
-    def images(self) -> int:
-        return self.like.shape[:-2].numel()
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        vertical, horizontal = self.tilings
-        return vertical.tiles * horizontal.tiles, -(-self.images // IMAGES)
-
-    def legs(self, plans: tuple[AxisPlan, AxisPlan]) -> tuple[tuple[Leg, Leg], int]:
-        """Those of both axes, and how many samples a tile reads along either."""
-        vertical, horizontal = (tiling.leg(plan) for tiling, plan in zip(self.tilings, plans, strict=True))
-        return (vertical, horizontal), max(vertical.length, horizontal.length)
-
-    def raising(self, legs: tuple[Leg, Leg], length: int) -> tuple[Tensor, Tensor]:
-        """(middle, length) for the rows, and (length, middle) for the columns."""
-        left, right = (
-            _block(leg.plan, tiling.middle, MIDDLE, leg.first, length, turned, self.like.dtype, self.like.device)
-            for leg, tiling, turned in zip(legs, self.tilings, (False, True), strict=True)
-        )
-        return left, right
-
-    def lowering(self) -> tuple[Tensor, Tensor]:
-        """(writes, middle) for the rows, and (middle, writes) for the columns."""
-        left, right = (
-            _block(tiling.second, 0, tiling.side, tiling.middle, MIDDLE, turned, self.like.dtype, self.like.device)
-            for tiling, turned in zip(self.tilings, (False, True), strict=True)
-        )
-        return left, right
-
-
-@lru_cache(maxsize=512)
-def _block(
-    plan: AxisPlan, first_output: int, outputs: int, first_input: int, inputs: int,
-    turned: bool, dtype: torch.dtype, device: torch.device,
-) -> Tensor:  # fmt: skip
-    with torch.inference_mode(False):
-        rows = torch.arange(first_output, first_output + outputs, device="cpu")
-        columns = torch.arange(first_input, first_input + inputs, device="cpu")
-        block = band(plan, rows, columns)
-        return (block.t() if turned else block).contiguous().to(device, dtype)
-
-
-def _tilings(second: Plan, *firsts: Plan) -> tuple[Tiling, Tiling]:
-    vertical, horizontal = (
-        Tiling.of(lowered, *raised)
-        for lowered, *raised in zip(second.pairs[0], *(first.pairs[0] for first in firsts), strict=True)
-    )
-    assert vertical is not None
-    assert horizontal is not None
-    return vertical, horizontal
-
-
-def _power(samples: int) -> int:
-    return max(LEAST, 1 << (samples - 1).bit_length())
