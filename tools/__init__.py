@@ -1,3 +1,3 @@
 """Commands beside the package: `python -m tools.NAME --help`."""
 
-import lora_trainer  # noqa: F401 - lets torchvision be imported beside a CPU-only PyTorch
+import lora_trainer.models  # noqa: F401 - torchvision beside a CPU-only PyTorch, and no advice of bitsandbytes

@@ -198,7 +198,7 @@ def _chosen_of(word: str, names: Collection[str]) -> Callable[[str], list[str]]:
 def _one_of(word: str, names: Collection[str]) -> Callable[[str], str]:
     def chosen(name: str) -> str:
         if name not in names:
-            known = ", ".join(names)
+            known = ("; " if any("," in each for each in names) else ", ").join(names)
             raise argparse.ArgumentTypeError(f"there is no {word} {name!r}; write {known}{did_you_mean(name, names)}")
         return name
 

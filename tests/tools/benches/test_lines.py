@@ -98,5 +98,5 @@ def test_ways_are_named_one_by_one() -> None:
     assert run_bench(found.append, parser, ["--way", "ours, quick", "--way", "ours"]) == 0
     assert run_bench(found.append, parser, []) == 0
     assert [options.way for options in found] == [["ours, quick", "ours"], []]
-    with pytest.raises(Refusal, match="there is no way 'our'"):
+    with pytest.raises(Refusal, match="there is no way 'our'; write plain; ours, quick; ours; did you mean ours"):
         parser.parse_args(["--way", "our"])
