@@ -164,7 +164,8 @@ class Trainer(Protocol):
         ...
 
     def after_step(self, step: int) -> Mapping[str, float] | None:
-        """What follows a step; gives numbers that are to be recorded besides, if there are any."""
+        """What follows a step; gives numbers that are to be recorded besides, if there are any: in all processes, or in
+        none, since the step's losses are read first."""
         ...
 
     def export(self, stem: Path, done: int) -> Path:
