@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ PLAIN = {
     DistributedType.MULTI_NPU,
     DistributedType.MULTI_XPU,
 }
+SAME_STRIDES = "Grad strides do not match bucket view strides"  # of 1 x 1 kernels, where both say the same
 
 
 class Processes:
@@ -76,6 +78,7 @@ class Processes:
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         if not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             raise RuntimeError("a module without trainable weights was given to a training phase")
+        warnings.filterwarnings("ignore", SAME_STRIDES, UserWarning)
         wrapped.broadcast_buffers = False  # no training reads what differs; as an argument its name is deprecated
         return wrapped
 

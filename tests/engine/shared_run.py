@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_trainer import atomic
 from lora_trainer.draws import torch_generator
@@ -181,9 +181,16 @@ def told(processes: Processes) -> dict[str, Any]:
     }
 
 
+class Flattened(nn.Conv2d):
+    """As a matrix product, which gives the gradient of a 1 x 1 kernel other strides than the kernel has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x.movedim(1, 3), self.weight.flatten(1), self.bias).movedim(3, 1)
+
+
 def wrapped(processes: Processes) -> list[str]:
-    """What a wrapped module does with buffers and gradients, and what is warned of, as of a 1 x 1 kernel."""
-    module = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
+    """What a wrapped module does with buffers and gradients, and what is warned of."""
+    module = nn.Sequential(Flattened(2, 3, 1), nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         module[1].register_buffer("mark", torch.zeros(()))
