@@ -121,7 +121,7 @@ class Precision(common.Precision):
         "StyleGAN3's layers in half precision bend in one go, by a Triton kernel that keeps nothing of the higher "
         "sampling rate: less memory; equal up to rounding. For CUDA cards from Ampere on, stylegan3-t above all. It is "
         "tried at the start, and the run goes on step by step where it fails. Its speed has not been measured on a "
-        "card; `python -m tools.bench_gan` does.",
+        "card yet; `python -m tools.bench_gan` measures it on yours.",
         may_change=True,
     )
     nobench: Switch = setting(
